@@ -1,0 +1,1 @@
+"""qevo: evolve integer neural networks."""

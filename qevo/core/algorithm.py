@@ -1,0 +1,160 @@
+"""The contract of a search algorithm, and its face towards evosax."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from evosax.algorithms.base import EvolutionaryAlgorithm, Params
+from flax import struct
+
+from qevo.core.proposal import Proposal
+from qevo.core.space import Space
+
+WORST = 2**31 - 1  # fitness of what has not been evaluated
+
+Metrics = dict[str, jax.Array]  # scalars, int32
+
+
+@struct.dataclass
+class AskTellState:
+    """What an evosax loop carries: the algorithm's own state and an integer archive."""
+
+    inner: Any
+    proposal: Proposal
+    best_solution: Any  # decoded
+    best_fitness: jax.Array  # int32 []
+    generation_counter: jax.Array  # int32 []
+
+    def replace(self, **updates: Any) -> AskTellState:
+        """A copy with the given fields replaced, as evosax's states offer it."""
+        return dataclasses.replace(self, **updates)
+
+
+class Algorithm(EvolutionaryAlgorithm):
+    """A search over the genes of a `Space`; fitness is int32 and minimised.
+
+    Subclasses write `start`, `propose`, `update` and `context`: pure functions of integer pytrees,
+    which `qevo.evolve` compiles into one generation. `init`, `ask` and `tell` put the same
+    algorithm into any evosax loop, where candidates are dense and int8 stays int8.
+
+    Attributes:
+      space: the search space.
+      population_size: P.
+    """
+
+    _default_params = Params()
+
+    def __init__(self, space: Space, population_size: int):
+        if population_size < 1:
+            raise ValueError(f"population_size must be at least 1, got {population_size}")
+        self.space = space
+        self.population_size = population_size
+        self.num_dims = space.size
+        self.elite_ratio = 1.0
+
+    @property
+    def solution_flat(self) -> jax.Array:
+        """The starting genes, int8 ``[N]`` (evosax's name for them)."""
+        return self.space.start
+
+    def start(self, key: jax.Array) -> Any:
+        """The state before the first generation: a pytree of integers, checkpointed as it is."""
+        raise NotImplementedError
+
+    def propose(self, key: jax.Array, state: Any) -> tuple[Proposal, Any]:
+        """The candidates of one generation, and the state with what `update` needs of them."""
+        raise NotImplementedError
+
+    def update(
+        self, key: jax.Array, proposal: Proposal, fitness: jax.Array, state: Any
+    ) -> tuple[Any, Metrics]:
+        """Learn from fitness int32 ``[P]``; also returns int32 scalars for the log."""
+        raise NotImplementedError
+
+    def context(self, state: Any) -> jax.Array:
+        """The genes int8 ``[N]`` that this generation's candidates edit."""
+        raise NotImplementedError
+
+    def solution(self, state: Any) -> jax.Array:
+        """The genes int8 ``[N]`` that the algorithm would answer with now."""
+        return self.context(state)
+
+    def describe(self) -> dict[str, Any]:
+        """What a resumed run must share with the run that it continues (plain JSON values)."""
+        return {"algorithm": type(self).__name__, "population_size": self.population_size}
+
+    # evosax: https://github.com/RobertTLange/evosax, version 0.3
+    # The base class jits these three, and its type checkers see that instead of methods.
+    def init(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, key: jax.Array, params: Any = None
+    ) -> AskTellState:
+        """State for an evosax loop."""
+        inner = self.start(key)
+        shape = jax.eval_shape(lambda: self.propose(key, inner)[0])
+        return AskTellState(
+            inner=inner,
+            proposal=jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shape),
+            best_solution=self.space.decode(self.solution(inner)),
+            best_fitness=jnp.int32(WORST),
+            generation_counter=jnp.int32(0),
+        )
+
+    def ask(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, key: jax.Array, state: AskTellState, params: Any = None
+    ) -> tuple[Any, Any]:
+        """Dense candidates: the decoded pytree with a leading axis P."""
+        context = self.context(state.inner)
+        proposal, inner = self.propose(key, state.inner)
+        population = jax.vmap(self.space.decode)(proposal.apply(context))
+        return population, state.replace(inner=inner, proposal=proposal)
+
+    def tell(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, key: jax.Array, population: Any, fitness: jax.Array, state: Any, params: Any = None
+    ) -> tuple[AskTellState, Metrics]:
+        """Learn from the fitness of what the last `ask` returned; it must be integer."""
+        if not jnp.issubdtype(fitness.dtype, jnp.integer):
+            raise TypeError(
+                f"fitness must be integer (and is minimised), got {fitness.dtype}; "
+                "scale it to a fixed-point int32"
+            )
+        fitness = fitness.astype(jnp.int32)
+        winner = jnp.argmin(fitness)
+        better = fitness[winner] < state.best_fitness
+        best_solution = jax.tree.map(
+            lambda new, old: jnp.where(better, new[winner], old), population, state.best_solution
+        )
+        inner, metrics = self.update(key, state.proposal, fitness, state.inner)
+        state = state.replace(
+            inner=inner,
+            best_solution=best_solution,
+            best_fitness=jnp.minimum(fitness[winner], state.best_fitness),
+            generation_counter=state.generation_counter + 1,
+        )
+        archive = {
+            "generation_counter": state.generation_counter,
+            "best_fitness": state.best_fitness,
+            "best_fitness_in_generation": fitness[winner],
+        }
+        return state, archive | metrics
+
+
+def rank_weights(fitness: jax.Array) -> jax.Array:
+    """How many candidates are worse minus how many are better, int32 ``[..., P]``.
+
+    Sums to zero along the last axis; candidates of equal fitness share a weight, whatever their
+    place in the array.
+    """
+    ordered = jnp.sort(fitness, axis=-1)
+
+    def one(ordered: jax.Array, fitness: jax.Array) -> jax.Array:
+        better = jnp.searchsorted(ordered, fitness, side="left")
+        not_worse = jnp.searchsorted(ordered, fitness, side="right")
+        return (fitness.shape[0] - not_worse - better).astype(jnp.int32)
+
+    search = one
+    for _ in range(fitness.ndim - 1):
+        search = jax.vmap(search)
+    return search(ordered, fitness)

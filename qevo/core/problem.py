@@ -1,0 +1,141 @@
+"""What is searched for: an integer fitness over the solutions of a space."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from evosax.problems.problem import Problem as EvosaxProblem
+from evosax.problems.problem import State as EvosaxState
+from flax import struct
+
+from qevo.core.proposal import edit
+from qevo.core.space import Space
+
+
+class Problem(EvosaxProblem):
+    """Integer fitness of the solutions of `space`; smaller is better.
+
+    A subclass is a `flax.struct.dataclass`: its arrays travel as arguments of the compiled
+    generation, so that data stays on the device and is never baked into the program. It writes
+    `fitness`; a problem whose fitness depends on a minibatch writes `batch` and `validation` too.
+    """
+
+    space: Space
+    candidate_chunk: int | None = None  # candidates in memory at once; None for all of them
+    optimum: int | None = None  # smallest possible fitness, where it is known
+
+    def batch(self, key: jax.Array) -> Any:
+        """What all candidates of a generation share (a minibatch); drawn once."""
+        return ()
+
+    def fitness(self, solution: Any, batch: Any) -> jax.Array:
+        """Fitness int32 ``[]`` of one decoded solution."""
+        raise NotImplementedError
+
+    def validation(self, solution: Any) -> jax.Array | None:
+        """Fitness int32 ``[]`` on data that candidates are not picked on.
+
+        ``None`` for a problem whose fitness is the same in every generation: there the best
+        candidate ever seen is the answer.
+        """
+        return None
+
+    def scores(
+        self,
+        context: jax.Array,
+        positions: jax.Array,
+        rows: jax.Array,
+        values: jax.Array,
+        batch: Any,
+        *,
+        chunk: int | None,
+    ) -> jax.Array:
+        """Fitness int32 ``[P]`` of a proposal's candidates.
+
+        Args:
+          context: int8 ``[N]``.
+          positions, rows, values: a `Proposal` and its rows, or a device's share of the latter two.
+          batch: what `batch` drew.
+          chunk: candidates in memory at once; any number gives the same result.
+        """
+
+        def one(candidate: tuple[jax.Array, jax.Array]) -> jax.Array:
+            row, value = candidate
+            genes = edit(context, positions[row], value)
+            return jnp.asarray(self.fitness(self.space.decode(genes), batch), jnp.int32)
+
+        if chunk is None or chunk >= rows.shape[0]:
+            return jax.vmap(lambda *candidate: one(candidate))(rows, values)
+        if chunk == 1:
+            return jax.lax.map(one, (rows, values))
+        return jax.lax.map(one, (rows, values), batch_size=chunk)
+
+    def describe(self) -> dict[str, Any]:
+        """What a resumed run must share with the run that it continues (plain JSON values).
+
+        The default holds the problem's name and a digest of every array in it.
+        """
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves(self):
+            array = np.asarray(leaf)
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(array.tobytes())
+        return {"problem": type(self).__name__, "problem_sha256": digest.hexdigest()}
+
+    # evosax: https://github.com/RobertTLange/evosax, version 0.3
+    def init(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, key: jax.Array
+    ) -> EvosaxState:
+        """State for an evosax loop."""
+        return EvosaxState(counter=0)
+
+    def eval(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, key: jax.Array, solutions: Any, state: EvosaxState
+    ) -> tuple[jax.Array, EvosaxState, dict[str, jax.Array]]:
+        """Fitness int32 ``[P]`` of decoded solutions with a leading axis P."""
+        batch = self.batch(key)
+        fitness = jax.vmap(lambda solution: self.fitness(solution, batch))(solutions)
+        return fitness, EvosaxState(counter=state.counter + 1), {}
+
+    def sample(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, key: jax.Array
+    ) -> Any:
+        """A decoded solution, uniform within the bounds."""
+        low, high = self.space.low.astype(jnp.int32), self.space.high.astype(jnp.int32)
+        genes = jax.random.randint(key, low.shape, low, high + 1, jnp.int32)
+        return self.space.decode(genes.astype(jnp.int8))
+
+
+@struct.dataclass
+class FunctionProblem(Problem):
+    """A plain function over integers as a problem.
+
+    Attributes:
+      space: where to search.
+      function: decoded solution to an integer scalar, traceable by JAX, the same for equal inputs.
+    """
+
+    space: Space
+    function: Callable[[Any], Any] = struct.field(pytree_node=False)
+    candidate_chunk: int | None = struct.field(pytree_node=False, default=None)
+    optimum: int | None = struct.field(pytree_node=False, default=None)
+
+    def fitness(self, solution: Any, batch: Any) -> jax.Array:
+        """The function's value."""
+        value = jnp.asarray(self.function(solution))
+        if not jnp.issubdtype(value.dtype, jnp.integer):
+            raise TypeError(
+                f"the function returns {value.dtype}; fitness must be an integer (and is "
+                "minimised): scale it to a fixed-point int32"
+            )
+        return value.astype(jnp.int32)
+
+    def describe(self) -> dict[str, Any]:
+        """Adds the function's name; its code cannot be compared."""
+        name = getattr(self.function, "__qualname__", repr(type(self.function)))
+        return super().describe() | {"function": name}

@@ -1,0 +1,41 @@
+"""A generation's candidates, as edits of one context vector."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Proposal(NamedTuple):
+    """P candidates, each the context with new values at G positions.
+
+    Memory is P·G, never P·N. Candidate p edits the positions of row ``p // (P // S)``: S = 1 when
+    all candidates edit the same genes, one row per subgroup when several coevolve, S = P when every
+    candidate has positions of its own. Positions within a row are distinct; N is padding and its
+    value is dropped.
+    """
+
+    positions: jax.Array  # int32 [S, G]
+    values: jax.Array  # int8 [P, G]
+
+    @property
+    def rows(self) -> jax.Array:
+        """The row of ``positions`` that each candidate edits, int32 ``[P]``."""
+        population, subgroups = self.values.shape[0], self.positions.shape[0]
+        return jnp.arange(population, dtype=jnp.int32) // (population // subgroups)
+
+    def apply(self, context: jax.Array) -> jax.Array:
+        """The dense candidates, int8 ``[P, N]``; ``context`` is int8 ``[N]``."""
+        return jax.vmap(lambda row, value: edit(context, self.positions[row], value))(
+            self.rows, self.values
+        )
+
+
+def edit(context: jax.Array, positions: jax.Array, values: jax.Array) -> jax.Array:
+    """``context`` int8 ``[N]`` with ``values`` int8 ``[G]`` at ``positions`` int32 ``[G]``.
+
+    Positions outside ``0..N-1`` are padding and are dropped.
+    """
+    return context.at[positions].set(values, mode="drop")

@@ -1,0 +1,88 @@
+"""Integer random draws: sparse positions in proportion to weights, levels from frequency tables.
+
+Nothing here holds a floating-point value, so that one key gives one draw on every backend.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+TABLE_BITS = 14
+TABLE_TOTAL = 1 << TABLE_BITS  # every frequency table sums to this
+
+
+def bits16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Uniform uint16 of the given shape, two from each 32-bit word (several times the speed)."""
+    *rows, columns = shape
+    words = jax.random.bits(key, (*rows, -(-columns // 2)), jnp.uint32)
+    halves = jax.lax.bitcast_convert_type(words, jnp.uint16)
+    return halves.reshape(*rows, -1)[..., :columns]
+
+
+def weighted_positions(key: jax.Array, weights: jax.Array, groups: int, size: int) -> jax.Array:
+    """Draw ``groups`` disjoint rows of ``size`` distinct positions in proportion to weights.
+
+    Stratified sampling on the running sum of the weights, from a random rotation: one position
+    from each of ``groups * size`` equal shares of the total weight. A gene whose weight exceeds one
+    share is drawn once and its further draws become padding. No sort; one pass over the N weights.
+
+    Args:
+      key: PRNG key.
+      weights: int32 ``[N]``, non-negative, with a sum below 2**31.
+      groups: S.
+      size: G.
+
+    Returns:
+      int32 ``[S, G]``, distinct over the whole array apart from the padding value N.
+
+    Sampling by equal shares of a running sum: Madow 1949; Särndal et al., *Model Assisted Survey
+    Sampling*, 1992, section 3.4 (systematic sampling) and 3.7 (stratified).
+    """
+    count = weights.shape[0]
+    draws = groups * size
+    key_rotation, key_jitter, key_rows = jax.random.split(key, 3)
+    ends = jnp.cumsum(weights.astype(jnp.uint32))
+    total = jnp.maximum(ends[-1], 1)
+    share = jnp.maximum(total // draws, 1)
+    rotation = jax.random.bits(key_rotation, (), jnp.uint32) % total
+    jitter = jax.random.bits(key_jitter, (draws,), jnp.uint32) % share
+    targets = (rotation + jnp.arange(draws, dtype=jnp.uint32) * share + jitter) % total
+    positions = jnp.searchsorted(ends, targets, side="right").astype(jnp.int32)
+    # Strata follow each other around the circle, so that equal positions are always neighbours.
+    repeated = positions == jnp.roll(positions, 1)
+    if draws > 1:
+        positions = jnp.where(repeated, count, positions)
+    # More strata than units of weight wrap around the circle and meet what was drawn already.
+    wrapped = jnp.arange(draws, dtype=jnp.uint32) >= total
+    nothing = ends[-1] == 0
+    positions = jnp.where(wrapped | nothing, count, positions)
+    # Deal each run of S neighbouring strata to the S groups in a random rotation.
+    deal = jax.random.bits(key_rows, (size, 1), jnp.uint32) % jnp.uint32(groups)
+    column = (jnp.arange(groups, dtype=jnp.uint32)[None, :] + deal) % jnp.uint32(groups)
+    dealt = jnp.take_along_axis(positions.reshape(size, groups), column.astype(jnp.int32), axis=1)
+    return dealt.T
+
+
+def table_levels(key: jax.Array, tables: jax.Array, count: int, *, antithetic: bool) -> jax.Array:
+    """Draw levels from frequency tables by inverting their running sums.
+
+    Args:
+      key: PRNG key.
+      tables: int32 ``[G, L]``, non-negative, each row summing to `TABLE_TOTAL`.
+      count: candidates; even when ``antithetic``.
+      antithetic: draw pairs (2i, 2i+1) that mirror each other's quantile.
+
+    Returns:
+      int8 ``[count, G]``, each in ``0..L-1``.
+    """
+    genes, levels = tables.shape
+    draws = bits16(key, (count // 2 if antithetic else count, genes)) & jnp.uint16(TABLE_TOTAL - 1)
+    if antithetic:
+        draws = jnp.stack([draws, jnp.uint16(TABLE_TOTAL - 1) - draws], axis=1)
+        draws = draws.reshape(count, genes)
+    ends = jnp.cumsum(tables, axis=1).astype(jnp.uint16)
+    level = jnp.zeros((count, genes), jnp.int8)
+    for boundary in range(levels - 1):
+        level += (draws >= ends[:, boundary]).astype(jnp.int8)
+    return level

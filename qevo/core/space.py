@@ -1,0 +1,191 @@
+"""Search spaces: one int8 vector of genes that decodes to a pytree of integers."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from qevo.errors import QevoError
+
+GENE_MIN, GENE_MAX = -128, 127
+
+
+class Leaf(NamedTuple):
+    """One array of a solution and how its genes decode: ``base + step * gene``.
+
+    ``start``, ``low`` and ``high`` broadcast to ``shape`` and are in gene units (int8). A quantized
+    weight decodes as itself (``base=0``, ``step=1``); a bias or a multiplier starts at gene 0.
+    """
+
+    shape: tuple[int, ...]
+    low: Any  # int8, broadcasts to shape
+    high: Any  # int8, broadcasts to shape
+    start: Any = 0  # int8, broadcasts to shape
+    base: Any = 0  # int32, broadcasts to shape
+    step: Any = 1  # int32, broadcasts to shape
+    dtype: Any = np.int8
+
+
+class LeafLayout(NamedTuple):
+    """The static part of a leaf: where its genes lie and what they decode to."""
+
+    name: str
+    offset: int
+    size: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@struct.dataclass
+class Space:
+    """N genes within bounds, and the pytree that they decode to.
+
+    A pytree: arrays are children, the layout is static.
+
+    Attributes:
+      start: int8 ``[N]``, the genes of the starting solution.
+      low, high: int8 ``[N]``, inclusive bounds; ``low <= start <= high``.
+      bases, steps: int32, one pair per leaf, ``None`` where a gene decodes as itself.
+      layout: one `LeafLayout` per leaf, in the order of the genes.
+      treedef: structure of a decoded solution.
+    """
+
+    start: jax.Array  # int8 [N]
+    low: jax.Array  # int8 [N]
+    high: jax.Array  # int8 [N]
+    bases: tuple[Any, ...]
+    steps: tuple[Any, ...]
+    layout: tuple[LeafLayout, ...] = struct.field(pytree_node=False)
+    treedef: Any = struct.field(pytree_node=False)
+
+    @property
+    def size(self) -> int:
+        """N, the number of genes."""
+        return self.start.shape[0]
+
+    @classmethod
+    def of(cls, leaves: Any) -> Space:
+        """Build a space from a pytree whose leaves are `Leaf`.
+
+        Raises:
+          QevoError: a bound leaves int8, a start lies outside its bounds, or a decoded value
+            leaves the leaf's dtype; the message names the leaf.
+        """
+        flat, treedef = jax.tree_util.tree_flatten_with_path(
+            leaves, is_leaf=lambda x: isinstance(x, Leaf)
+        )
+        if not flat:
+            raise QevoError("a space needs at least one leaf; the given pytree is empty")
+        parts: dict[str, list[np.ndarray]] = {"start": [], "low": [], "high": []}
+        bases, steps, layout, offset = [], [], [], 0
+        for path, leaf in flat:
+            name = jax.tree_util.keystr(path, simple=True, separator="/") or "genes"
+            if not isinstance(leaf, Leaf):
+                raise QevoError(f"{name}: every leaf of a space is a Leaf, got {type(leaf)}")
+            genes = {k: _broadcast(name, k, getattr(leaf, k), leaf.shape) for k in parts}
+            _check_leaf(name, leaf, genes)
+            for k, v in genes.items():
+                parts[k].append(v.astype(np.int8).reshape(-1))
+            plain = np.all(np.asarray(leaf.base) == 0) and np.all(np.asarray(leaf.step) == 1)
+            bases.append(None if plain else jnp.asarray(leaf.base, jnp.int32))
+            steps.append(None if plain else jnp.asarray(leaf.step, jnp.int32))
+            size = int(np.prod(leaf.shape, dtype=np.int64))
+            dtype = np.dtype(leaf.dtype).name
+            layout.append(LeafLayout(name, offset, size, tuple(leaf.shape), dtype))
+            offset += size
+        arrays = {k: jnp.asarray(np.concatenate(v)) for k, v in parts.items()}
+        return cls(
+            **arrays,
+            bases=tuple(bases),
+            steps=tuple(steps),
+            layout=tuple(layout),
+            treedef=treedef,
+        )
+
+    @classmethod
+    def integers(
+        cls, shape: int | tuple[int, ...], low: int, high: int, start: Any = None
+    ) -> Space:
+        """A single int8 array with the same inclusive bounds everywhere.
+
+        ``start`` is the given array or, without one, the value nearest to 0 within the bounds.
+        """
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        if start is None:
+            start = min(max(0, low), high)
+        return cls.of(Leaf(shape, low, high, start))
+
+    @classmethod
+    def around(cls, weights: Any, radius: int, *, low: int, high: int) -> Space:
+        """Levels at most ``radius`` from the given int8 pytree, within ``low..high``."""
+
+        def leaf(w: Any) -> Leaf:
+            w = np.asarray(w, np.int64)
+            near, far = np.maximum(w - radius, low), np.minimum(w + radius, high)
+            return Leaf(w.shape, near, far, w)
+
+        return cls.of(jax.tree.map(leaf, weights))
+
+    def decode(self, genes: jax.Array) -> Any:
+        """Genes int8 ``[N]`` to the pytree of integers that they stand for."""
+        leaves = []
+        for part, base, step in zip(self.layout, self.bases, self.steps, strict=True):
+            block = jax.lax.slice(genes, (part.offset,), (part.offset + part.size,))
+            block = block.reshape(part.shape)
+            if base is not None:
+                block = base + step * block.astype(jnp.int32)
+            leaves.append(block.astype(part.dtype))
+        return jax.tree.unflatten(self.treedef, leaves)
+
+    def encode(self, solution: Any) -> jax.Array:
+        """The genes int8 ``[N]`` of a pytree that `decode` can return; its exact inverse."""
+        parts = []
+        leaves = jax.tree.leaves(solution)
+        for leaf, base, step in zip(leaves, self.bases, self.steps, strict=True):
+            genes = jnp.asarray(leaf)
+            if base is not None:
+                genes = (genes.astype(jnp.int32) - base) // step
+            parts.append(genes.astype(jnp.int8).reshape(-1))
+        return jnp.concatenate(parts)
+
+
+def _broadcast(name: str, what: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    value = np.asarray(value)
+    if value.dtype.kind not in "iub":
+        raise QevoError(f"{name}: {what} must be integers, got dtype {value.dtype}")
+    try:
+        return np.broadcast_to(value.astype(np.int64), shape)
+    except ValueError:
+        raise QevoError(
+            f"{name}: {what} has shape {value.shape}, which does not fit the leaf's {shape}"
+        ) from None
+
+
+def _check_leaf(name: str, leaf: Leaf, genes: dict[str, np.ndarray]) -> None:
+    start, low, high = genes["start"], genes["low"], genes["high"]
+    if start.size == 0:
+        raise QevoError(f"{name}: a leaf needs at least one gene, its shape is {leaf.shape}")
+    if low.min() < GENE_MIN or high.max() > GENE_MAX:
+        raise QevoError(
+            f"{name}: gene bounds {low.min()}..{high.max()} leave int8 ({GENE_MIN}..{GENE_MAX});"
+            " use base and step for larger numbers"
+        )
+    if np.any(low > start) or np.any(start > high):
+        bad = int(np.argmax((low > start) | (start > high)))
+        raise QevoError(
+            f"{name}: gene {bad} starts at {start.flat[bad]}, outside its bounds "
+            f"{low.flat[bad]}..{high.flat[bad]}"
+        )
+    base, step = np.asarray(leaf.base, np.int64), np.asarray(leaf.step, np.int64)
+    if np.any(step < 1):
+        raise QevoError(f"{name}: step must be at least 1, got {step.min()}")
+    limits = np.iinfo(np.dtype(leaf.dtype))
+    smallest, largest = (base + step * low).min(), (base + step * high).max()
+    if smallest < limits.min or largest > limits.max:
+        raise QevoError(
+            f"{name}: decoded values {smallest}..{largest} leave {np.dtype(leaf.dtype).name}"
+        )

@@ -1,0 +1,5 @@
+"""The error that qevo raises at its borders."""
+
+
+class QevoError(ValueError):
+    """Input that qevo cannot work with; the message says what was wrong, where, and what would be right."""
