@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from qevo.core.algorithm import Algorithm, Metrics, rank_weights
+from qevo.core.algorithm import Algorithm, rank_weights
+from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal
 from qevo.core.random import TABLE_BITS, TABLE_TOTAL, table_levels, weighted_positions
 from qevo.core.space import Space

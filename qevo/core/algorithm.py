@@ -10,12 +10,11 @@ import jax.numpy as jnp
 from evosax.algorithms.base import EvolutionaryAlgorithm, Params
 from flax import struct
 
+from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal
 from qevo.core.space import Space
 
 WORST = 2**31 - 1  # fitness of what has not been evaluated
-
-Metrics = dict[str, jax.Array]  # scalars, int32
 
 
 @struct.dataclass

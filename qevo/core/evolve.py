@@ -20,7 +20,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from qevo.core.algorithm import Algorithm
 from qevo.core.checkpoint import load_checkpoint, save_checkpoint
 from qevo.core.devices import Device, check_memory, choose_devices
-from qevo.core.generation import POPULATION_AXIS, Carry, Rules, first_carry, scan_generations
+from qevo.core.generation import (
+    NOT_SEEN,
+    POPULATION_AXIS,
+    Carry,
+    Rules,
+    first_carry,
+    scan_generations,
+)
 from qevo.core.problem import Problem
 from qevo.core.progress import ProgressReport
 from qevo.errors import QevoError
@@ -232,7 +239,7 @@ def _extend(carry: Carry, rules: Rules) -> Carry:
 def _records(stacked: dict[str, jax.Array]) -> list[dict[str, int]]:
     host = {name: np.asarray(values) for name, values in stacked.items()}
     return [
-        {name: int(values[i]) for name, values in host.items()}
+        {name: int(values[i]) for name, values in host.items() if values[i] != NOT_SEEN}
         for i in range(len(host["generation"]))
         if host["generation"][i] > 0
     ]

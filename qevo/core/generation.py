@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from qevo.core.algorithm import WORST, Algorithm, Metrics
-from qevo.core.problem import Problem
+from qevo.core.algorithm import WORST, Algorithm
+from qevo.core.problem import Metrics, Problem
 from qevo.core.proposal import edit
 
 POPULATION_AXIS = "population"
+NOT_SEEN = -1  # a metric of a generation that did not look at validation data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ def first_carry(algorithm: Algorithm, problem: Problem, key: jax.Array) -> Carry
     state = algorithm.start(key)
     genes = algorithm.solution(state)
     validated = jax.jit(lambda p, g: p.validation(p.space.decode(g)))(problem, genes)
-    fitness = jnp.int32(WORST) if validated is None else validated
+    fitness = jnp.int32(WORST) if validated is None else validated[0]
     archive = Archive(jnp.array(genes), fitness, jnp.int32(0))
     return Carry(state, archive, jnp.int32(0), jnp.bool_(False))
 
@@ -77,16 +78,14 @@ def run_generation(
 
     generation = carry.generation + 1
     winner = jnp.argmin(fitness)
-    archive, validation = _accept(
-        algorithm,
-        problem,
-        carry.archive,
-        state,
-        generation,
-        rules,
-        lambda: edit(context, proposal.positions[proposal.rows[winner]], proposal.values[winner]),
-        fitness[winner],
-    )
+    if _validates(problem, carry.archive.genes):
+        archive, seen = _accept_validated(
+            algorithm, problem, carry.archive, state, generation, rules
+        )
+    else:
+        row = proposal.positions[proposal.rows[winner]]
+        candidate = edit(context, row, proposal.values[winner])
+        archive, seen = _accept_best(carry.archive, candidate, fitness[winner], generation), {}
     done = generation >= rules.generations
     if rules.target is not None:
         done |= archive.fitness <= rules.target
@@ -97,7 +96,7 @@ def run_generation(
         "best": fitness[winner],
         "median": jnp.sort(fitness)[fitness.shape[0] // 2],
         "accepted": archive.fitness,
-        **({} if validation is None else {"validation": validation}),
+        **seen,
         **metrics,
     }
     return Carry(state, archive, generation, done), record
@@ -156,37 +155,51 @@ def _parts(proposal: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     return proposal.positions, proposal.rows, proposal.values
 
 
-def _accept(
+def _validates(problem: Problem, genes: jax.Array) -> bool:
+    decoded = jax.eval_shape(lambda p, g: p.validation(p.space.decode(g)), problem, genes)
+    return decoded is not None
+
+
+def _accept_validated(
     algorithm: Algorithm,
     problem: Problem,
     archive: Archive,
     state: Any,
     generation: jax.Array,
     rules: Rules,
-    winner: Any,
-    fitness: jax.Array,
-) -> tuple[Archive, jax.Array | None]:
-    """Keep the best validated solution, or without validation data the best candidate."""
-    probe = jax.eval_shape(
-        lambda p, g: p.validation(p.space.decode(g)), problem, algorithm.solution(state)
-    )
-    if probe is None:
-        better = fitness < archive.fitness
-        genes = jax.lax.cond(better, winner, lambda: archive.genes)
-        return Archive(
-            genes,
-            jnp.minimum(fitness, archive.fitness),
-            jnp.where(better, generation, archive.generation),
-        ), None
+) -> tuple[Archive, Metrics]:
+    """Keep the algorithm's solution where it validates better than any before.
 
-    def validate() -> jax.Array:
-        return problem.validation(problem.space.decode(algorithm.solution(state)))  # type: ignore[return-value]
+    Metrics of a generation that does not look at validation data hold `NOT_SEEN`.
+    """
+    genes = algorithm.solution(state)
+
+    def look() -> tuple[jax.Array, Metrics]:
+        seen = problem.validation(problem.space.decode(genes))
+        assert seen is not None
+        return seen
+
+    def skip() -> tuple[jax.Array, Metrics]:
+        return jax.tree.map(lambda a: jnp.full(a.shape, NOT_SEEN, a.dtype), jax.eval_shape(look))
 
     due = generation % rules.validate_every == 0
-    validation = jax.lax.cond(due, validate, lambda: jnp.int32(WORST))
-    better = validation < archive.fitness
-    return Archive(
-        jnp.where(better, algorithm.solution(state), archive.genes),
-        jnp.minimum(validation, archive.fitness),
+    validation, extra = jax.lax.cond(due, look, skip)
+    better = due & (validation < archive.fitness)
+    kept = Archive(
+        jnp.where(better, genes, archive.genes),
+        jnp.where(better, validation, archive.fitness),
         jnp.where(better, generation, archive.generation),
-    ), validation
+    )
+    return kept, {"validation": validation, **extra}
+
+
+def _accept_best(
+    archive: Archive, candidate: jax.Array, fitness: jax.Array, generation: jax.Array
+) -> Archive:
+    """Keep the best candidate ever seen."""
+    better = fitness < archive.fitness
+    return Archive(
+        jnp.where(better, candidate, archive.genes),
+        jnp.minimum(fitness, archive.fitness),
+        jnp.where(better, generation, archive.generation),
+    )

@@ -16,6 +16,8 @@ from flax import struct
 from qevo.core.proposal import edit
 from qevo.core.space import Space
 
+Metrics = dict[str, jax.Array]  # scalars, int32
+
 
 class Problem(EvosaxProblem):
     """Integer fitness of the solutions of `space`; smaller is better.
@@ -37,8 +39,8 @@ class Problem(EvosaxProblem):
         """Fitness int32 ``[]`` of one decoded solution."""
         raise NotImplementedError
 
-    def validation(self, solution: Any) -> jax.Array | None:
-        """Fitness int32 ``[]`` on data that candidates are not picked on.
+    def validation(self, solution: Any) -> tuple[jax.Array, Metrics] | None:
+        """Fitness int32 ``[]`` on data that candidates are not picked on, and more for the log.
 
         ``None`` for a problem whose fitness is the same in every generation: there the best
         candidate ever seen is the answer.

@@ -1,0 +1,19 @@
+"""The search kernel: spaces, proposals, algorithms, problems and the loop; it knows no networks."""
+
+from qevo.core.algorithm import Algorithm, rank_weights
+from qevo.core.evolve import Result, evolve
+from qevo.core.problem import FunctionProblem, Problem
+from qevo.core.proposal import Proposal
+from qevo.core.space import Leaf, Space
+
+__all__ = [
+    "Algorithm",
+    "FunctionProblem",
+    "Leaf",
+    "Problem",
+    "Proposal",
+    "Result",
+    "Space",
+    "evolve",
+    "rank_weights",
+]
