@@ -14,7 +14,7 @@ from qevo.core.problem import Metrics, Problem
 from qevo.core.proposal import edit
 
 POPULATION_AXIS = "population"
-NOT_SEEN = -1  # a metric of a generation that did not look at validation data
+NOT_SEEN = -(2**31)  # a metric of a generation that did not look at validation data
 
 
 @dataclasses.dataclass(frozen=True)
