@@ -2,4 +2,4 @@
 
 
 class QevoError(ValueError):
-    """Input that qevo cannot work with; the message says what was wrong, where, and what would be right."""
+    """Input that qevo cannot work with: what was wrong, where, and what would be right."""

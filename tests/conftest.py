@@ -1,8 +1,21 @@
-"""Leaves out the tests on full data sets where QEVO_DATA_DIR does not say where they are."""
+"""What all tests share: a compilation cache, and a look for floating point in traced code.
+
+Leaves out the tests on full data sets where QEVO_DATA_DIR does not say where they are.
+"""
 
 import os
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile a program once, also across the processes that some tests start."""
+    cache = getattr(config, "cache", None)
+    if cache is not None:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache.mkdir("jax")))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -12,3 +25,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("data")]
+
+
+@pytest.fixture(scope="session")
+def floats_in() -> Callable[..., list[str]]:
+    """The equations of a traced function, and of all that it calls, that hold a float."""
+
+    def find(function: Callable[..., Any], *args: Any) -> list[str]:
+        import jax
+        import jax.numpy as jnp
+        from jax.extend.core import jaxprs_in_params
+
+        def inexact(value: Any) -> bool:
+            dtype = getattr(getattr(value, "aval", value), "dtype", None)
+            return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
+
+        def walk(jaxpr: Any) -> Iterator[str]:
+            for equation in jaxpr.eqns:
+                if any(map(inexact, [*equation.invars, *equation.outvars])):
+                    yield str(equation)
+                for inner in jaxprs_in_params(equation.params):
+                    yield from walk(inner)
+
+        closed = jax.make_jaxpr(function)(*args)
+        constants = [f"constant {c.dtype}{c.shape}" for c in closed.consts if inexact(c)]
+        return [*walk(closed.jaxpr), *constants]
+
+    return find

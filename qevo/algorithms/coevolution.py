@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -86,14 +86,15 @@ class Coevolution(Algorithm):
         self.group = min(config.group, space.size // config.subgroups)
         self.levels = 2 * config.radius + 1
         self.spread = round(config.spread * TABLE_TOTAL)
-        self.margin = round(config.margin * TABLE_TOTAL)
+        self.margin = math.floor(config.margin * TABLE_TOTAL)
         # A share of the weights must leave room for the sum over N genes in an int32.
         self.weight_shift = max(0, TABLE_BITS + math.ceil(math.log2(space.size)) - 30)
         # A unanimous group, its better half against its worse one, casts (P / S)**2 / 4 votes; its
         # product with the rate fits an int32, and so does the rate's with its schedule.
         unanimous = max((config.population // config.subgroups) ** 2 // 4, 1)
         moved = config.rate * TABLE_TOTAL
-        self.rate_bits = math.floor(min(30 - math.log2(moved), 20 - math.log2(moved / unanimous)))
+        bits = min(30, 30 - math.log2(moved), 20 - math.log2(moved / unanimous))
+        self.rate_bits = math.floor(bits)
         self.first_rate = round(moved / unanimous * 2**self.rate_bits)
         self.last_rate = round(config.final_rate * self.first_rate)
 
@@ -111,12 +112,17 @@ class Coevolution(Algorithm):
             raise QevoError(f"a subgroup has {per_group} candidates; at most {1 << 14} are ranked")
         if c.group < 1 or genes < c.subgroups:
             raise QevoError(f"{c.subgroups} subgroups of {c.group} genes do not fit {genes} genes")
+        if c.grouping not in get_args(Grouping):
+            raise QevoError(
+                f"grouping must be one of {', '.join(get_args(Grouping))}, got {c.grouping!r}"
+            )
         if not 1 <= c.radius <= 15:
             raise QevoError(f"radius must be 1 to 15, got {c.radius}")
-        levels = 2 * c.radius
-        if not 0 < c.spread < 1 or not 0 <= c.margin * levels <= c.spread:
+        others = 2 * c.radius
+        least = others / TABLE_TOTAL
+        if not least <= c.spread <= 0.5 or not 0 <= c.margin * others <= c.spread:
             raise QevoError(
-                f"spread must lie in 0..1 and hold the margin of {levels} levels, got "
+                f"spread must lie in {least:.4f}..0.5 and hold the margin of {others} levels, got "
                 f"spread {c.spread} and margin {c.margin}"
             )
         if not 0 < c.rate <= 16 or not 0 <= c.final_rate <= 1 or not 1 <= c.schedule < 1 << 20:
@@ -132,11 +138,11 @@ class Coevolution(Algorithm):
     def start(self, key: jax.Array) -> CoevolutionState:
         """Every table holds most of its mass on the starting level."""
         space = self.space
-        tables, uncertainty = self._fresh(space.start, space.low, space.high)
+        tables, uncertainty = jax.jit(self._fresh)(space.start, space.low, space.high)
         return CoevolutionState(
-            tables=tables.astype(jnp.int16),
+            tables=tables,
             centre=jnp.array(space.start),
-            uncertainty=uncertainty.astype(jnp.int16),
+            uncertainty=uncertainty,
             start=jnp.array(space.start),
             low=jnp.array(space.low),
             high=jnp.array(space.high),
@@ -214,16 +220,23 @@ class Coevolution(Algorithm):
             return (state.uncertainty >= self._threshold(state.uncertainty, wanted)) & movable
         weights = (state.uncertainty.astype(jnp.int32) >> self.weight_shift) + movable
         if grouping == "layer":
-            edges = jnp.array([part.offset + part.size for part in self.space.layout], jnp.int32)
-            layer = jnp.searchsorted(edges, jnp.arange(self.space.size), side="right")
-            weights = jnp.where(layer == state.generation % len(edges), weights, 0)
+            layout = self.space.layout
+            turn = state.generation % len(layout)
+            first = jnp.array([part.offset for part in layout], jnp.int32)[turn]
+            end = jnp.array([part.offset + part.size for part in layout], jnp.int32)[turn]
+            gene = jnp.arange(self.space.size, dtype=jnp.int32)
+            weights = jnp.where((gene >= first) & (gene < end), weights, 0)
         return weights
 
     def _threshold(self, uncertainty: jax.Array, wanted: int) -> jax.Array:
-        """The largest power of two, or 0, that at least ``wanted`` genes reach, int16 ``[]``."""
-        bounds = jnp.array([0, *(1 << b for b in range(TABLE_BITS))], jnp.int16)
-        reached = jax.vmap(lambda bound: jnp.sum(uncertainty >= bound, dtype=jnp.int32))(bounds)
-        return jnp.max(jnp.where(reached >= wanted, bounds, 0))
+        """The largest uncertainty that at least ``wanted`` genes reach, int16 ``[]``; or 0."""
+
+        def try_bit(index: int, bound: jax.Array) -> jax.Array:
+            higher = bound | (jnp.int16(1 << (TABLE_BITS - 1)) >> jnp.int16(index))
+            reached = jnp.sum(uncertainty >= higher, dtype=jnp.int32)
+            return jnp.where(reached >= wanted, higher, bound)
+
+        return jax.lax.fori_loop(0, TABLE_BITS, try_bit, jnp.int16(0))
 
     def _step(self, votes: jax.Array, generation: jax.Array) -> jax.Array:
         """Mass to add to every level, int32 ``[genes, L]``; votes sum to zero over levels."""
@@ -242,24 +255,33 @@ class Coevolution(Algorithm):
     def _fresh(
         self, centre: jax.Array, low: jax.Array, high: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Tables int32 ``[genes, L]`` with `spread` shared by the allowed levels off the centre."""
+        """Tables int16 ``[genes, L]`` with `spread` shared by the allowed levels off the centre."""
         allowed = self._allowed(centre, low, high)
         others = jnp.sum(allowed, axis=1, dtype=jnp.int32) - 1
         each = self.spread // jnp.maximum(others, 1)
         tables = jnp.where(allowed, each[:, None], 0)
         tables = tables.at[:, self.config.radius].set(0)
         rest = jnp.sum(tables, axis=1, dtype=jnp.int32)
-        return tables.at[:, self.config.radius].set(TABLE_TOTAL - rest), rest
+        tables = tables.at[:, self.config.radius].set(TABLE_TOTAL - rest)
+        return tables.astype(jnp.int16), rest.astype(jnp.int16)
 
-    def _normalise(self, tables: jax.Array, allowed: jax.Array) -> jax.Array:
-        """Lift allowed levels to the margin, empty the others, take the excess off the largest."""
+    def _normalise(
+        self, tables: jax.Array, allowed: jax.Array, *, spare_centre: bool = False
+    ) -> jax.Array:
+        """Lift allowed levels to the margin, empty the others, take the excess off the largest.
+
+        With ``spare_centre`` the centre gives only what no other level can.
+        """
+        column = jnp.arange(self.levels)
         tables = jnp.where(allowed, jnp.clip(tables, self.margin, TABLE_TOTAL), 0)
         for _ in range(self.levels):
-            excess = jnp.sum(tables, axis=1, dtype=jnp.int32) - TABLE_TOTAL
-            largest = jnp.argmax(tables, axis=1)
-            rows = jnp.arange(tables.shape[0])
-            room = tables[rows, largest] - self.margin
-            tables = tables.at[rows, largest].add(-jnp.minimum(excess, room))
+            excess = jnp.sum(tables, axis=1, keepdims=True, dtype=jnp.int32) - TABLE_TOTAL
+            room = tables - self.margin
+            rank = room
+            if spare_centre:
+                rank = jnp.where(column == self.config.radius, 0, jnp.where(room > 0, room, -1))
+            giver = column == jnp.argmax(rank, axis=1)[:, None]
+            tables -= jnp.where(giver, jnp.minimum(excess, room), 0)
         return tables
 
     def _recentre(
@@ -279,7 +301,9 @@ class Coevolution(Algorithm):
         # Mass that leaves the window goes to the new centre.
         lost = TABLE_TOTAL - jnp.sum(shifted, axis=1, dtype=jnp.int32)
         shifted = shifted.at[:, radius].add(lost)
-        return self._normalise(shifted, self._allowed(moved, low, high)), moved
+        # The levels that are new in the window must not cost the centre its lead.
+        allowed = self._allowed(moved, low, high)
+        return self._normalise(shifted, allowed, spare_centre=True), moved
 
     def _metrics(self, state: CoevolutionState, positions: jax.Array, moved: jax.Array) -> Metrics:
         """Drift of the run, int32 scalars."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -88,10 +89,18 @@ class Algorithm(EvolutionaryAlgorithm):
     # evosax: https://github.com/RobertTLange/evosax, version 0.3
     # The base class jits these three, and its type checkers see that instead of methods.
     def init(  # pyright: ignore[reportIncompatibleVariableOverride]
-        self, key: jax.Array, params: Any = None
+        self, key: jax.Array, solution: Any = None, params: Any = None
     ) -> AskTellState:
-        """State for an evosax loop."""
-        inner = self.start(key)
+        """State for an evosax loop, at ``solution`` (cut to the bounds) or at the space's start.
+
+        evosax calls this with (key, params), or (key, solution, params) where there is a mean; its
+        params hold nothing here.
+        """
+        here = copy.copy(self)
+        if jax.tree.leaves(solution):
+            genes = jnp.clip(self.space.encode(solution), self.space.low, self.space.high)
+            here.space = dataclasses.replace(self.space, start=genes)
+        inner = here.start(key)
         shape = jax.eval_shape(lambda: self.propose(key, inner)[0])
         return AskTellState(
             inner=inner,

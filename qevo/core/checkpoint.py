@@ -22,7 +22,7 @@ _META = "qevo"
 
 def write_atomically(path: pathlib.Path, write: Any) -> None:
     """Call ``write(temporary)``, then move it to ``path``: a crash leaves the old file whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # one name: what a kill leaves is used again
     try:
         write(temporary)
         with open(temporary, "rb") as f:
@@ -44,13 +44,9 @@ def save_checkpoint(
       progress: what the run wants back, such as seconds spent; plain JSON values.
     """
     arrays = {name: np.asarray(leaf) for name, leaf in _named(carry)}
-    meta = {
-        "format": FORMAT,
-        "fingerprint": fingerprint,
-        "progress": progress,
-        "sha256": _digest(arrays),
-    }
-    text = json.dumps(meta, sort_keys=True)
+    meta = {"format": FORMAT, "fingerprint": fingerprint, "progress": progress}
+    meta = json.loads(json.dumps(meta))  # as it will be read: tuples become lists
+    text = json.dumps(meta | {"sha256": _digest(arrays, meta)}, sort_keys=True)
     write_atomically(path, lambda temporary: save_file(arrays, temporary, {_META: text}))
 
 
@@ -74,15 +70,15 @@ def load_checkpoint(
             f"{path} is damaged (cut short or overwritten): {error}. "
             "Start again in a new folder, or restore the file from a copy"
         ) from None
-    if not isinstance(meta, dict):
+    if not isinstance(meta, dict) or not {"format", "sha256"} <= meta.keys():
         raise QevoError(f"{path} is a safetensors file, but not a qevo checkpoint")
     if meta["format"] != FORMAT:
         raise QevoError(
             f"{path} has checkpoint format {meta['format']}, this version reads format {FORMAT}"
         )
-    if meta["sha256"] != _digest(arrays):
+    if meta.pop("sha256") != _digest(arrays, meta):
         raise QevoError(f"{path} is damaged: its contents do not match their checksum")
-    changes = difference(meta["fingerprint"], fingerprint)
+    changes = difference(meta["fingerprint"], json.loads(json.dumps(fingerprint)))
     if changes:
         raise QevoError(
             f"{path} belongs to another setup; changed:\n  "
@@ -115,8 +111,8 @@ def _named(tree: Any) -> list[tuple[str, Any]]:
     return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in flat]
 
 
-def _digest(arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def _digest(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name}{array.dtype}{array.shape}".encode())

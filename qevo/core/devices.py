@@ -50,14 +50,14 @@ def devices_of(kind: str | None) -> list[Device]:
         raise QevoError(f"no device of kind {kind!r} here; there is: {_listing()}") from None
 
 
-def check_memory(compiled: Any, population: int, chunk: int | None) -> None:
-    """Refuse a program that would not fit into memory, before it runs.
+def check_memory(compiled: Any, device: Device, population: int, chunk: int | None) -> None:
+    """Refuse a program that would not fit into a device's memory, before it runs.
 
     Raises:
       QevoError: names what is needed, what is free, and about what population would fit.
     """
     analysis = compiled.memory_analysis()
-    free = free_memory(jax.devices()[0])
+    free = free_memory(device)
     if analysis is None or free is None:
         return
     needed = analysis.temp_size_in_bytes + analysis.output_size_in_bytes

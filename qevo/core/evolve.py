@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from qevo.core.algorithm import Algorithm
-from qevo.core.checkpoint import load_checkpoint, save_checkpoint
+from qevo.core.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from qevo.core.devices import Device, check_memory, choose_devices
 from qevo.core.generation import (
     NOT_SEEN,
@@ -109,7 +109,9 @@ def evolve(
       QevoError: the setup cannot work, does not fit into memory, or differs from the checkpoint's.
     """
     _check(generations, validate_every, scan_length, candidate_chunk, patience)
-    key = jax.random.key(seed) if isinstance(seed, int) else seed
+    if algorithm.space.layout != problem.space.layout:
+        raise QevoError("the algorithm and the problem search different spaces")
+    key = seed if isinstance(seed, jax.Array) else jax.random.key(seed)
     rules = Rules(generations, validate_every, patience, target)
     chosen = choose_devices(devices, algorithm.population_size)
     mesh = Mesh(np.asarray(chosen), (POPULATION_AXIS,)) if len(chosen) > 1 else None
@@ -118,21 +120,19 @@ def evolve(
     problem, key = jax.device_put((problem, key), place)
 
     run = _Folder(pathlib.Path(folder)) if folder is not None else None
-    carry = first_carry(algorithm, problem, key)
     spent = 0.0
-    if run and run.checkpoint.exists() and not resume:
-        raise QevoError(
-            f"{run.path} already holds a run; resume it, or choose another folder (nothing in it "
-            "was changed)"
-        )
     if resume:
         if run is None:
             raise QevoError("resume needs the folder of the run")
-        carry, saved = load_checkpoint(run.checkpoint, carry, fingerprint)
-        carry = _extend(carry, rules)
+        shapes = jax.eval_shape(lambda k: first_carry(algorithm, problem, k), key)
+        carry, saved = load_checkpoint(run.checkpoint, shapes, fingerprint)
         spent = saved["seconds"]
         run.rewind(int(carry.generation))
-    carry = jax.device_put(carry, place)
+    else:
+        if run:
+            run.check_unused()
+        carry = first_carry(algorithm, problem, key)
+    carry = jax.device_put(carry._replace(done=_is_done(carry, rules)), place)
 
     chunk = candidate_chunk if candidate_chunk is not None else problem.candidate_chunk
     began = time.monotonic()
@@ -223,17 +223,18 @@ def _compile(
         )
 
     compiled = jax.jit(call, donate_argnums=2).lower(problem, key, carry).compile()
-    check_memory(compiled, algorithm.population_size, chunk)
+    device = next(iter(carry.generation.devices()))
+    check_memory(compiled, device, algorithm.population_size, chunk)
     return compiled
 
 
-def _extend(carry: Carry, rules: Rules) -> Carry:
-    """Whether a loaded run is done by the rules of now: more generations go on."""
+def _is_done(carry: Carry, rules: Rules) -> np.ndarray:
+    """Whether a run is done by the rules of now: a finished one goes on with more generations."""
     generation, archive = int(carry.generation), carry.archive
     done = generation >= rules.generations
     done |= rules.target is not None and int(archive.fitness) <= rules.target
     done |= rules.patience is not None and generation - int(archive.generation) >= rules.patience
-    return carry._replace(done=np.bool_(done))  # type: ignore[arg-type]
+    return np.asarray(done)
 
 
 def _records(stacked: dict[str, jax.Array]) -> list[dict[str, int]]:
@@ -256,9 +257,10 @@ def _result(
     metrics: list[dict[str, int]],
 ) -> Result:
     generation = int(carry.generation)
-    if bool(carry.done) and generation < rules.generations:
+    if bool(carry.done):
         reached = rules.target is not None and int(carry.archive.fitness) <= rules.target
-        stopped = "target" if reached else "patience"
+        ended = "generations" if generation >= rules.generations else "patience"
+        stopped = "target" if reached else ended
     return Result(
         solution=problem.space.decode(carry.archive.genes),
         genes=carry.archive.genes,
@@ -278,12 +280,19 @@ class _Folder:
     """A run's checkpoint and metrics on disk."""
 
     def __init__(self, path: pathlib.Path):
-        path.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.checkpoint = path / CHECKPOINT
         self.metrics = path / METRICS
 
+    def check_unused(self) -> None:
+        if self.checkpoint.exists() or self.metrics.exists():
+            raise QevoError(
+                f"{self.path} already holds a run; resume it, or choose another folder (nothing in "
+                "it was changed)"
+            )
+
     def save(self, carry: Carry, fingerprint: dict[str, Any], seconds: float) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
         save_checkpoint(self.checkpoint, carry, fingerprint, {"seconds": seconds})
 
     def log(self, records: list[dict[str, int]]) -> None:
@@ -299,7 +308,8 @@ class _Folder:
             with contextlib.suppress(json.JSONDecodeError):  # a line cut short by a kill
                 if json.loads(line)["generation"] <= generation:
                     kept.append(line + "\n")
-        self.metrics.write_text("".join(kept), encoding="utf-8")
+        text = "".join(kept)
+        write_atomically(self.metrics, lambda new: new.write_text(text, encoding="utf-8"))
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from qevo.core.algorithm import WORST, Algorithm
-from qevo.core.problem import Metrics, Problem
+from qevo.core.algorithm import Algorithm
+from qevo.core.problem import Metrics, Problem, int32_scalar
 from qevo.core.proposal import edit
 
 POPULATION_AXIS = "population"
@@ -45,12 +45,18 @@ class Carry(NamedTuple):
 
 
 def first_carry(algorithm: Algorithm, problem: Problem, key: jax.Array) -> Carry:
-    """The start of a run, with the starting solution validated where the problem can."""
+    """The start of a run: the starting solution is the first one accepted."""
     state = algorithm.start(key)
     genes = algorithm.solution(state)
-    validated = jax.jit(lambda p, g: p.validation(p.space.decode(g)))(problem, genes)
-    fitness = jnp.int32(WORST) if validated is None else validated[0]
-    archive = Archive(jnp.array(genes), fitness, jnp.int32(0))
+
+    def score(problem: Problem, genes: jax.Array, key: jax.Array) -> jax.Array:
+        solution = problem.space.decode(genes)
+        validated = problem.validation(solution)
+        if validated is None:
+            return int32_scalar(problem.fitness(solution, problem.batch(key)))
+        return int32_scalar(validated[0])
+
+    archive = Archive(jnp.array(genes), jax.jit(score)(problem, genes, key), jnp.int32(0))
     return Carry(state, archive, jnp.int32(0), jnp.bool_(False))
 
 

@@ -69,7 +69,7 @@ class Problem(EvosaxProblem):
         def one(candidate: tuple[jax.Array, jax.Array]) -> jax.Array:
             row, value = candidate
             genes = edit(context, positions[row], value)
-            return jnp.asarray(self.fitness(self.space.decode(genes), batch), jnp.int32)
+            return int32_scalar(self.fitness(self.space.decode(genes), batch))
 
         if chunk is None or chunk >= rows.shape[0]:
             return jax.vmap(lambda *candidate: one(candidate))(rows, values)
@@ -101,7 +101,7 @@ class Problem(EvosaxProblem):
     ) -> tuple[jax.Array, EvosaxState, dict[str, jax.Array]]:
         """Fitness int32 ``[P]`` of decoded solutions with a leading axis P."""
         batch = self.batch(key)
-        fitness = jax.vmap(lambda solution: self.fitness(solution, batch))(solutions)
+        fitness = jax.vmap(lambda solution: int32_scalar(self.fitness(solution, batch)))(solutions)
         return fitness, EvosaxState(counter=state.counter + 1), {}
 
     def sample(  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -111,6 +111,17 @@ class Problem(EvosaxProblem):
         low, high = self.space.low.astype(jnp.int32), self.space.high.astype(jnp.int32)
         genes = jax.random.randint(key, low.shape, low, high + 1, jnp.int32)
         return self.space.decode(genes.astype(jnp.int8))
+
+
+def int32_scalar(fitness: Any) -> jax.Array:
+    """A fitness as int32 ``[]``; raises TypeError for what is no integer or no scalar."""
+    value = jnp.asarray(fitness)
+    if not jnp.issubdtype(value.dtype, jnp.integer) or value.ndim:
+        raise TypeError(
+            "fitness must be one integer (and is minimised), got "
+            f"{value.dtype}{list(value.shape)}: scale it to a fixed-point int32"
+        )
+    return value.astype(jnp.int32)
 
 
 @struct.dataclass
@@ -129,13 +140,7 @@ class FunctionProblem(Problem):
 
     def fitness(self, solution: Any, batch: Any) -> jax.Array:
         """The function's value."""
-        value = jnp.asarray(self.function(solution))
-        if not jnp.issubdtype(value.dtype, jnp.integer):
-            raise TypeError(
-                f"the function returns {value.dtype}; fitness must be an integer (and is "
-                "minimised): scale it to a fixed-point int32"
-            )
-        return value.astype(jnp.int32)
+        return int32_scalar(self.function(solution))
 
     def describe(self) -> dict[str, Any]:
         """Adds the function's name; its code cannot be compared."""

@@ -49,14 +49,14 @@ def weighted_positions(key: jax.Array, weights: jax.Array, groups: int, size: in
     jitter = jax.random.bits(key_jitter, (draws,), jnp.uint32) % share
     targets = (rotation + jnp.arange(draws, dtype=jnp.uint32) * share + jitter) % total
     positions = jnp.searchsorted(ends, targets, side="right").astype(jnp.int32)
-    # Strata follow each other around the circle, so that equal positions are always neighbours.
-    repeated = positions == jnp.roll(positions, 1)
-    if draws > 1:
-        positions = jnp.where(repeated, count, positions)
+    # Strata follow each other around the circle: a position comes again right after itself, or
+    # where the circle closes on the first one.
+    repeated = (positions == jnp.roll(positions, 1)) | (positions == positions[0])
+    repeated = repeated.at[0].set(False)
     # More strata than units of weight wrap around the circle and meet what was drawn already.
     wrapped = jnp.arange(draws, dtype=jnp.uint32) >= total
     nothing = ends[-1] == 0
-    positions = jnp.where(wrapped | nothing, count, positions)
+    positions = jnp.where(repeated | wrapped | nothing, count, positions)
     # Deal each run of S neighbouring strata to the S groups in a random rotation.
     deal = jax.random.bits(key_rows, (size, 1), jnp.uint32) % jnp.uint32(groups)
     column = (jnp.arange(groups, dtype=jnp.uint32)[None, :] + deal) % jnp.uint32(groups)

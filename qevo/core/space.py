@@ -12,6 +12,8 @@ from flax import struct
 from qevo.errors import QevoError
 
 GENE_MIN, GENE_MAX = -128, 127
+INT32 = np.iinfo(np.int32)
+_NUMBERS = ("start", "low", "high", "base", "step")  # the fields of a leaf that broadcast to it
 
 
 class Leaf(NamedTuple):
@@ -86,11 +88,11 @@ class Space:
             name = jax.tree_util.keystr(path, simple=True, separator="/") or "genes"
             if not isinstance(leaf, Leaf):
                 raise QevoError(f"{name}: every leaf of a space is a Leaf, got {type(leaf)}")
-            genes = {k: _broadcast(name, k, getattr(leaf, k), leaf.shape) for k in parts}
-            _check_leaf(name, leaf, genes)
-            for k, v in genes.items():
-                parts[k].append(v.astype(np.int8).reshape(-1))
-            plain = np.all(np.asarray(leaf.base) == 0) and np.all(np.asarray(leaf.step) == 1)
+            values = {k: _broadcast(name, k, getattr(leaf, k), leaf.shape) for k in _NUMBERS}
+            _check_leaf(name, leaf, values)
+            for k, part in parts.items():
+                part.append(values[k].astype(np.int8).reshape(-1))
+            plain = np.all(values["base"] == 0) and np.all(values["step"] == 1)
             bases.append(None if plain else jnp.asarray(leaf.base, jnp.int32))
             steps.append(None if plain else jnp.asarray(leaf.step, jnp.int32))
             size = int(np.prod(leaf.shape, dtype=np.int64))
@@ -165,8 +167,8 @@ def _broadcast(name: str, what: str, value: Any, shape: tuple[int, ...]) -> np.n
         ) from None
 
 
-def _check_leaf(name: str, leaf: Leaf, genes: dict[str, np.ndarray]) -> None:
-    start, low, high = genes["start"], genes["low"], genes["high"]
+def _check_leaf(name: str, leaf: Leaf, values: dict[str, np.ndarray]) -> None:
+    start, low, high, base, step = (values[k] for k in _NUMBERS)
     if start.size == 0:
         raise QevoError(f"{name}: a leaf needs at least one gene, its shape is {leaf.shape}")
     if low.min() < GENE_MIN or high.max() > GENE_MAX:
@@ -180,12 +182,14 @@ def _check_leaf(name: str, leaf: Leaf, genes: dict[str, np.ndarray]) -> None:
             f"{name}: gene {bad} starts at {start.flat[bad]}, outside its bounds "
             f"{low.flat[bad]}..{high.flat[bad]}"
         )
-    base, step = np.asarray(leaf.base, np.int64), np.asarray(leaf.step, np.int64)
     if np.any(step < 1):
         raise QevoError(f"{name}: step must be at least 1, got {step.min()}")
-    limits = np.iinfo(np.dtype(leaf.dtype))
+    dtype = np.dtype(leaf.dtype)
+    if dtype.kind not in "iu" or dtype.itemsize > 4:
+        raise QevoError(f"{name}: a leaf decodes to integers of at most 32 bits, not to {dtype}")
+    if base.min() < INT32.min or max(base.max(), step.max()) > INT32.max:
+        raise QevoError(f"{name}: base {base.min()}..{base.max()} or step {step.max()} leave int32")
     smallest, largest = (base + step * low).min(), (base + step * high).max()
-    if smallest < limits.min or largest > limits.max:
-        raise QevoError(
-            f"{name}: decoded values {smallest}..{largest} leave {np.dtype(leaf.dtype).name}"
-        )
+    limits = np.iinfo(dtype)
+    if smallest < limits.min or largest > min(limits.max, INT32.max):  # decoded by way of int32
+        raise QevoError(f"{name}: decoded values {smallest}..{largest} leave {dtype.name}")

@@ -1,0 +1,41 @@
+# Every target makes .venv and installs what it needs, once.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow bench lint clean
+
+demo: .venv/installed ## evolve a ternary network on images that come with qevo: runs/demo/
+	$(BIN)/qevo train --name demo $(DEMO)
+
+test: .venv/installed-dev ## all tests but the slow and the accelerator ones
+	$(BIN)/python -m pytest -n 2
+
+test-slow: .venv/installed-dev ## the slow tests, and those for a GPU or TPU where there is one
+	$(BIN)/python -m pytest -m "slow or accelerator"
+
+bench: .venv/installed-dev ## where the time goes, and the share of pure inference
+	$(BIN)/python benchmarks/paths.py --output results/paths.json
+	$(BIN)/python benchmarks/generation.py --output results/generation.json
+
+lint: .venv/installed-dev ## style, types, and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+clean: ## remove the environment
+	rm -rf .venv
+
+.venv/bin/python:
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'qevo needs Python 3.11 or newer; set PYTHON=')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+.venv/installed: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/installed-dev: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@ .venv/installed

@@ -1,0 +1,202 @@
+"""How fast each path of `qevo.integer.dot` and `conv` is on this machine: what `choose_path` rests on.
+
+    python benchmarks/paths.py --output paths.json
+
+Each product is followed by `requantize`, as in a network. *alone*: one network. *candidates*: per
+candidate, many kernels through `lax.map`; first layers share their input, the others don't.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path as FilePath
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from qevo.integer import Path, choose_path, conv, dot, requantize
+
+DOT_PATHS: tuple[Path, ...] = ("int8", "float32", "bfloat16")
+CONV_PATHS: tuple[Path, ...] = get_args(Path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    """``[B, K] x [K, C]``."""
+
+    name: str
+    inputs: int
+    outputs: int
+    first: bool = False
+
+    paths = DOT_PATHS
+    weight_high = 7
+
+    @property
+    def bound(self) -> int:
+        return self.inputs * 127 * self.weight_high
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return (self.inputs,), (self.inputs, self.outputs)
+
+    def product(self, path: Path) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        return functools.partial(dot, path=path, bound=self.bound)
+
+    def chosen(self, arithmetic: Literal["int", "fast"], backend: str) -> Path:
+        return choose_path("dot", bound=self.bound, arithmetic=arithmetic, backend=backend)
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv:
+    """``[B, size, size, inputs]`` with a square kernel."""
+
+    name: str
+    size: int
+    inputs: int
+    outputs: int
+    kernel: int
+    padding: int
+    stride: int = 1
+    first: bool = False
+
+    paths = CONV_PATHS
+    weight_high = 7
+
+    @property
+    def bound(self) -> int:
+        return self.kernel**2 * self.inputs * 127 * self.weight_high
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        image = (self.size, self.size, self.inputs)
+        return image, (self.kernel, self.kernel, self.inputs, self.outputs)
+
+    def product(self, path: Path) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        strides, padding = (self.stride,) * 2, ((self.padding, self.padding),) * 2
+        return functools.partial(
+            conv, strides=strides, padding=padding, path=path, bound=self.bound
+        )
+
+    def chosen(self, arithmetic: Literal["int", "fast"], backend: str) -> Path:
+        return choose_path(
+            "conv",
+            bound=self.bound,
+            arithmetic=arithmetic,
+            backend=backend,
+            kernel=(self.kernel, self.kernel, self.inputs, self.outputs),
+            width=self.size + 2 * self.padding,
+        )
+
+
+CASES: tuple[Dense | Conv, ...] = (
+    Dense("LeNet-300-100, 784 to 300", 784, 300, first=True),
+    Dense("LeNet-300-100, 300 to 100", 300, 100),
+    Conv("LeNet-5, 28x28, 1 to 6, 5x5", 28, 1, 6, 5, 2, first=True),
+    Conv("LeNet-5, 14x14, 6 to 16, 5x5", 14, 6, 16, 5, 0),
+    Conv("ResNet-8, 32x32, 3 to 16, 3x3", 32, 3, 16, 3, 1, first=True),
+    Conv("ResNet-8, 32x32, 16 to 16, 3x3", 32, 16, 16, 3, 1),
+    Conv("ResNet-8, 32x32, 16 to 32, 3x3 / 2", 32, 16, 32, 3, 1, stride=2),
+    Conv("ResNet-8, 16x16, 32 to 32, 3x3", 16, 32, 32, 3, 1),
+    Conv("ResNet-8, 8x8, 64 to 64, 3x3", 8, 64, 64, 3, 1),
+)
+
+
+def shortest(fn: Callable, *args: jax.Array, seconds: float) -> float:
+    """The best of the runs that fit into ``seconds``, in milliseconds."""
+    compiled = jax.jit(fn)
+    jax.block_until_ready(compiled(*args))
+    best, end = float("inf"), time.perf_counter() + seconds
+    while best == float("inf") or time.perf_counter() < end:
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(*args))
+        best = min(best, time.perf_counter() - start)
+    return 1e3 * best
+
+
+def measure(
+    case: Dense | Conv, path: Path, *, batch: int, candidates: int, seconds: float
+) -> dict[str, float]:
+    """Milliseconds per batch and network."""
+    rng = np.random.default_rng(0)
+    image, kernel = case.shapes
+    inputs = 1 if case.first else candidates
+    x = jnp.asarray(rng.integers(0, 128, (inputs, batch, *image)), jnp.int8)
+    high = case.weight_high
+    w = jnp.asarray(rng.integers(-high, high + 1, (candidates, *kernel)), jnp.int8)
+    product = case.product(path)
+
+    def layer(x: jax.Array, w: jax.Array) -> jax.Array:
+        return requantize(product(x, w), 1, 10, low=0)
+
+    def network(x: jax.Array, w: jax.Array) -> jax.Array:
+        return jnp.sum(layer(x, w), dtype=jnp.int32)
+
+    def population(x: jax.Array, w: jax.Array) -> jax.Array:
+        if case.first:
+            return jax.lax.map(lambda w: network(x[0], w), w)
+        return jax.lax.map(lambda pair: network(*pair), (x, w))
+
+    return {
+        "alone": shortest(layer, x[0], w[0], seconds=seconds),
+        "candidates": shortest(population, x, w, seconds=seconds) / candidates,
+    }
+
+
+def main(
+    *,
+    output: FilePath | None = None,
+    batch: int = 256,
+    candidates: int = 16,
+    seconds: float = 0.2,
+    only: str = "",
+) -> None:
+    """Measure every path on the layers of LeNet-300-100, LeNet-5 and ResNet-8.
+
+    Args:
+      output: also write the figures there, as JSON.
+      batch: images per batch.
+      candidates: kernels per `lax.map`.
+      seconds: per measurement; the shortest run counts.
+      only: measure the layers whose name contains this.
+    """
+    backend, console, records = jax.default_backend(), Console(), []
+    for case in (case for case in CASES if only.lower() in case.name.lower()):
+        rows = {}
+        for path in case.paths:
+            try:
+                rows[path] = measure(
+                    case, path, batch=batch, candidates=candidates, seconds=seconds
+                )
+            except jax.errors.JaxRuntimeError as error:
+                console.print(f"{case.name}, {path}: {str(error).splitlines()[0]}")
+        chosen = {mode: case.chosen(mode, backend) for mode in ("int", "fast")}
+        table = Table("path", "alone, ms", "candidates, ms", "chosen for", title=case.name)
+        best = {key: min(row[key] for row in rows.values()) for key in ("alone", "candidates")}
+        for path, row in rows.items():
+            cells = (
+                f"[bold]{row[key]:.2f}[/]" if row[key] == best[key] else f"{row[key]:.2f}"
+                for key in best
+            )
+            modes = ", ".join(mode for mode, choice in chosen.items() if choice == path)
+            table.add_row(path, *cells, modes)
+        console.print(table)
+        records.append({"layer": case.name, "milliseconds": rows, "chosen": chosen})
+    if output is not None:
+        about = {"device": jax.devices()[0].device_kind, "backend": backend, "jax": jax.__version__}
+        settings = {"batch": batch, "candidates": candidates}
+        output.write_text(json.dumps({**about, **settings, "layers": records}, indent=2) + "\n")
+        console.print(f"written to {output}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,28 @@
+"""Architectures written once, the numerics that run them, and quantized networks."""
+
+from qevo.nets.arithmetic import LayerArithmetic
+from qevo.nets.float_numerics import Calibrating, Float
+from qevo.nets.images import RAW_PIXELS, UNIT_RANGE, PixelScaling
+from qevo.nets.integer_numerics import Integer
+from qevo.nets.lenet import LeNet5
+from qevo.nets.mlp import LeNet300
+from qevo.nets.network import QuantizedNetwork
+from qevo.nets.numerics import Numerics, Product
+from qevo.nets.resnet import ResNet, ResNet8
+
+__all__ = [
+    "RAW_PIXELS",
+    "UNIT_RANGE",
+    "Calibrating",
+    "Float",
+    "Integer",
+    "LayerArithmetic",
+    "LeNet5",
+    "LeNet300",
+    "Numerics",
+    "PixelScaling",
+    "Product",
+    "QuantizedNetwork",
+    "ResNet",
+    "ResNet8",
+]

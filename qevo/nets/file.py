@@ -1,0 +1,158 @@
+"""The network file: one safetensors file with the tensors and everything needed to run them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as serialize
+
+from qevo.errors import QevoError
+from qevo.nets.arithmetic import LayerArithmetic
+from qevo.nets.network import QuantizedNetwork
+from qevo.nets.registry import ARCHITECTURES, architecture
+
+VERSION = 1
+_KEY = "qevo"  # the one metadata key: several would be written in no fixed order
+_UNSAVED = {"parent", "name", "numerics"}
+
+
+def save(network: QuantizedNetwork, path: str | os.PathLike[str]) -> None:
+    """Write a network file; equal networks give equal bytes, whatever the machine.
+
+    Tensors are ``weights:LAYER`` (int8) and ``constants:LAYER:KEY`` (int32); the metadata is sorted
+    JSON. Written beside ``path`` and moved there, so that an interrupted save leaves no half file.
+    """
+    tensors = {f"weights:{name}": np.asarray(value) for name, value in network.weights.items()}
+    for name, part in network.constants.items():
+        tensors |= {f"constants:{name}:{key}": np.asarray(value) for key, value in part.items()}
+    header = {
+        "version": VERSION,
+        "architecture": _describe(network.module),
+        "image_shape": network.image_shape,
+        "layers": {name: dataclasses.asdict(facts) for name, facts in network.layers.items()},
+        "ranges": dict(network.ranges),
+        "fraction_bits": network.fraction_bits,
+        "bits": dict(network.bits),
+        "activation_bits": network.activation_bits,
+        "scales": dict(network.scales),
+    }
+    metadata = {_KEY: json.dumps(header, sort_keys=True)}
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    _write(Path(path), serialize(contiguous, metadata))
+
+
+def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> QuantizedNetwork:
+    """Read a network file and check all of it against the architecture.
+
+    Args:
+      path: of the file.
+      module: the architecture, needed if it is not one of `ARCHITECTURES`.
+
+    Raises:
+      QevoError: no such file, a file that is cut short or no network file, another format version,
+        another architecture than ``module``, or tensors that do not fit it.
+    """
+    header, tensors = _read(Path(path))
+    version = header.get("version")
+    if version != VERSION:
+        raise QevoError(
+            f"{path}: network format version {version}; this qevo reads version {VERSION}"
+        )
+    try:
+        module = _restore(header["architecture"], module)
+        weights: dict[str, jax.Array] = {}
+        constants: dict[str, dict[str, jax.Array]] = {}
+        for key, tensor in tensors.items():
+            kind, name, *field = key.split(":")
+            if kind == "weights":
+                weights[name] = jnp.asarray(tensor)
+            else:
+                constants.setdefault(name, {})[field[0]] = jnp.asarray(tensor)
+        height, width, channels = header["image_shape"]
+        return QuantizedNetwork(
+            module=module,
+            image_shape=(height, width, channels),
+            weights=weights,
+            constants=constants,
+            layers={n: LayerArithmetic(**facts) for n, facts in header["layers"].items()},
+            ranges={n: (low, high) for n, (low, high) in header["ranges"].items()},
+            fraction_bits=header["fraction_bits"],
+            bits=header["bits"],
+            activation_bits=header["activation_bits"],
+            scales=header["scales"],
+        )
+    except QevoError as error:
+        raise QevoError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise QevoError(f"{path}: the header does not describe a network: {error!r}") from None
+
+
+def _describe(module: nn.Module) -> dict[str, Any]:
+    fields = {
+        field.name: getattr(module, field.name)
+        for field in dataclasses.fields(module)
+        if field.name not in _UNSAVED
+    }
+    names = [name for name, made in ARCHITECTURES.items() if made is type(module)]
+    if names:
+        return {"name": names[0], "fields": fields}
+    return {
+        "name": f"{type(module).__module__}.{type(module).__qualname__}",
+        "fields": repr(fields),
+    }
+
+
+def _restore(description: dict[str, Any], module: nn.Module | None) -> nn.Module:
+    name = description["name"]
+    if module is not None:
+        # Through JSON, where tuples are lists.
+        given = json.loads(json.dumps(_describe(module)))
+        if given != description:
+            raise QevoError(f"holds the architecture {description}, the given module is {given}")
+        return module
+    if name not in ARCHITECTURES:
+        raise QevoError(f"holds the architecture {name}, which is not qevo's: pass module=")
+    return architecture(name, **{k: _tuples(v) for k, v in description["fields"].items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    if not path.is_file():
+        raise QevoError(f"no such file: {path}")
+    try:
+        with safe_open(path, framework="np") as file:
+            header = json.loads((file.metadata() or {})[_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except KeyError:
+        raise QevoError(f"{path}: a safetensors file, but not one of qevo's networks") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise QevoError(f"{path}: not a readable network file (cut short?): {error}") from None
+    return header, tensors
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,189 @@
+"""Floating-point numerics: a trainable network, and one that shows its activations."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+from jax import lax
+
+from qevo.nets.images import UNIT_RANGE, PixelScaling
+from qevo.nets.numerics import Activation, Numerics, Product
+from qevo.nets.pooling import max_pool
+
+BATCH_NORM_EPSILON = 1e-5
+SAMPLE_LIMIT = 1 << 14  # values that one site shows of one batch
+_KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+
+
+def multiply(x: jax.Array, kernel: Any, layer: Product) -> jax.Array:
+    """The product of a layer in float32, without bias: ``[..., C]``."""
+    if layer.kind == "dense":
+        return x @ kernel
+    return lax.conv_general_dilated(
+        x, kernel, layer.strides, layer.padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def activate(x: jax.Array, activation: Activation) -> jax.Array:
+    """ReLU or nothing."""
+    return nn.relu(x) if activation == "relu" else x
+
+
+class _FloatProduct(nn.Module):
+    layer: Product
+    train: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        layer = self.layer
+        kernel = self.param("kernel", _KERNEL_INIT, layer.kernel_shape(x.shape[-1]))
+        z = multiply(x, kernel, layer)
+        if layer.batch_norm:
+            z = nn.BatchNorm(
+                use_running_average=not self.train,
+                momentum=0.9,
+                epsilon=BATCH_NORM_EPSILON,
+                name="norm",
+            )(z)
+        else:
+            z = z + self.param("bias", nn.initializers.zeros_init(), (layer.features,))
+        return activate(z, layer.activation)
+
+
+@dataclasses.dataclass(frozen=True)
+class Float(Numerics):
+    """Float32 with batch norm; trains with optax.
+
+    Collections: ``params`` (per layer kernel, and bias or norm/scale and norm/bias) and, where
+    there is batch norm, ``batch_stats`` (norm/mean, norm/var).
+    """
+
+    train: bool = False
+    scaling: PixelScaling = UNIT_RANGE
+
+    def input(self, images: jax.Array, *, name: str = "input") -> jax.Array:
+        return self.scaling(images)
+
+    def product(self, x: jax.Array, layer: Product, *, name: str) -> jax.Array:
+        return _FloatProduct(layer, self.train, name=name)(x)
+
+    def add(
+        self, x: jax.Array, y: jax.Array, *, activation: Activation = "relu", name: str
+    ) -> jax.Array:
+        return activate(x + y, activation)
+
+    def max_pool(
+        self,
+        x: jax.Array,
+        window: tuple[int, int] = (2, 2),
+        *,
+        strides: tuple[int, int] | None = None,
+        padding: str = "VALID",
+    ) -> jax.Array:
+        return max_pool(x, window, strides, padding)
+
+    def average_pool(self, x: jax.Array, *, name: str) -> jax.Array:
+        return x.mean((1, 2))
+
+    def flatten(self, x: jax.Array) -> jax.Array:
+        return x.reshape(x.shape[0], -1)
+
+
+@struct.dataclass
+class Observation:
+    """What one quantization site shows of one batch.
+
+    A site is where the integer network holds an int8 activation of its own scale: the input, the
+    output of every layer but the last, residual sums and average pools.
+    """
+
+    maximum: jax.Array  # float32 [], largest absolute value
+    sample: jax.Array  # float32 [at most SAMPLE_LIMIT], evenly spaced values
+    signed: bool = struct.field(pytree_node=False)  # holds negative values
+    summands: tuple[str, ...] = struct.field(pytree_node=False)  # of a sum: the sites it adds
+
+
+class Observed(NamedTuple):
+    """An activation in `Calibrating` and the site whose scale it has."""
+
+    value: jax.Array
+    site: str
+    signed: bool
+
+
+def _observe(
+    scope: nn.Module, value: jax.Array, *, signed: bool, summands: tuple[str, ...] = ()
+) -> Observed:
+    flat = value.reshape(-1)
+    sample = flat[:: -(-flat.size // SAMPLE_LIMIT)]
+    observation = Observation(jnp.abs(flat).max(), sample, signed, summands)
+    if scope.is_mutable_collection("sites"):
+        scope.put_variable("sites", "observation", observation)
+    return Observed(value, "/".join(scope.path), signed)
+
+
+class _Site(nn.Module):
+    signed: bool
+    summands: tuple[str, ...] = ()
+
+    @nn.compact
+    def __call__(self, value: jax.Array) -> Observed:
+        return _observe(self, value, signed=self.signed, summands=self.summands)
+
+
+class _FoldedProduct(nn.Module):
+    layer: Product
+
+    @nn.compact
+    def __call__(self, x: Observed) -> Observed | jax.Array:
+        kernel = self.get_variable("params", "kernel")
+        z = multiply(x.value, kernel, self.layer) + self.get_variable("params", "bias")
+        if self.layer.logits:
+            return z
+        y = activate(z, self.layer.activation)
+        return _observe(self, y, signed=self.layer.activation is None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibrating(Numerics):
+    """Float32 with batch norm folded into kernel and bias (`qevo.quantize.fold_batch_norm`).
+
+    Puts an `Observation` per site into the collection ``sites`` where that is mutable.
+    """
+
+    scaling: PixelScaling = UNIT_RANGE
+
+    def input(self, images: jax.Array, *, name: str = "input") -> Observed:
+        value = self.scaling(images)
+        return _Site(signed=any(o < 0 for o in self.scaling.offset), name=name)(value)
+
+    def product(self, x: Observed, layer: Product, *, name: str) -> Any:
+        return _FoldedProduct(layer, name=name)(x)
+
+    def add(
+        self, x: Observed, y: Observed, *, activation: Activation = "relu", name: str
+    ) -> Observed:
+        value = activate(x.value + y.value, activation)
+        signed = activation is None and (x.signed or y.signed)
+        return _Site(signed, (x.site, y.site), name=name)(value)
+
+    def max_pool(
+        self,
+        x: Observed,
+        window: tuple[int, int] = (2, 2),
+        *,
+        strides: tuple[int, int] | None = None,
+        padding: str = "VALID",
+    ) -> Observed:
+        return x._replace(value=max_pool(x.value, window, strides, padding))
+
+    def average_pool(self, x: Observed, *, name: str) -> Observed:
+        return _Site(x.signed, name=name)(x.value.mean((1, 2)))
+
+    def flatten(self, x: Observed) -> Observed:
+        return x._replace(value=x.value.reshape(x.value.shape[0], -1))

@@ -1,0 +1,161 @@
+"""Integer numerics: int8 activations and weights, int32 accumulators, dyadic requantization."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from qevo.integer.products import choose_path, conv, dot
+from qevo.integer.requantize import requantize, shift_round
+from qevo.nets.arithmetic import LayerArithmetic
+from qevo.nets.numerics import Activation, Numerics, Product
+from qevo.nets.pooling import max_pool
+
+Arithmetic = Literal["int", "fast"]
+
+
+def integer_product(
+    x: jax.Array, kernel: jax.Array, layer: Product, *, arithmetic: Arithmetic, bound: int
+) -> jax.Array:
+    """The exact accumulator int32 ``[..., C]`` of an int8 input and an int8 kernel."""
+    kind = "dot" if layer.kind == "dense" else "conv"
+    path = choose_path(kind, bound=bound, arithmetic=arithmetic, backend=jax.default_backend())
+    if kind == "dot":
+        return dot(x, kernel, path=path, bound=bound)
+    return conv(x, kernel, strides=layer.strides, padding=layer.padding, path=path, bound=bound)
+
+
+def finish(
+    acc: jax.Array, constants: Mapping[str, jax.Array], facts: LayerArithmetic, *, logits: bool
+) -> jax.Array:
+    """From the accumulator to int8 activations, or to int32 logits for the last layer.
+
+    ``constants`` holds int32 ``[C]``: multiplier, bias and, unless ``logits``, shift.
+    """
+    if logits:
+        return acc * constants["multiplier"] + constants["bias"]
+    return requantize(
+        acc + constants["bias"],
+        constants["multiplier"],
+        constants["shift"],
+        low=facts.output_low,
+        high=facts.output_high,
+        wide=facts.wide,
+    )
+
+
+def integer_add(
+    x: jax.Array, y: jax.Array, left: jax.Array, right: jax.Array, *, low: int, high: int
+) -> jax.Array:
+    """``clip(round_half_even((x * 2**left[0] + y * 2**left[1]) / 2**right))``, int8.
+
+    ``left`` is int32 ``[2]``, ``right`` int32 ``[]``.
+    """
+    total = (x.astype(jnp.int32) << left[0]) + (y.astype(jnp.int32) << left[1])
+    return jnp.clip(shift_round(total, right), low, high).astype(jnp.int8)
+
+
+def integer_average(
+    x: jax.Array, multiplier: jax.Array, shift: jax.Array, *, low: int, high: int
+) -> jax.Array:
+    """Sum over height and width of int8 ``[B, H, W, C]``, requantized to int8 ``[B, C]``."""
+    total = x.sum((1, 2), dtype=jnp.int32)
+    return requantize(total, multiplier, shift, low=low, high=high)
+
+
+class _IntegerProduct(nn.Module):
+    layer: Product
+    numerics: Integer
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        self.sow("inputs", "x", x)
+        facts = self.numerics.layers["/".join(self.path)]
+        kernel = self.get_variable("weights", "kernel")
+        acc = integer_product(
+            x,
+            kernel,
+            self.layer,
+            arithmetic=self.numerics.arithmetic,
+            bound=facts.accumulator_bound,
+        )
+        names = ("multiplier", "bias") if self.layer.logits else ("multiplier", "bias", "shift")
+        constants = {name: self.get_variable("constants", name) for name in names}
+        return finish(acc, constants, facts, logits=self.layer.logits)
+
+
+class _IntegerAdd(nn.Module):
+    numerics: Integer
+
+    @nn.compact
+    def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        low, high = self.numerics.ranges["/".join(self.path)]
+        left, right = (
+            self.get_variable("constants", "left"),
+            self.get_variable("constants", "right"),
+        )
+        return integer_add(x, y, left, right, low=low, high=high)
+
+
+class _IntegerAverage(nn.Module):
+    numerics: Integer
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        low, high = self.numerics.ranges["/".join(self.path)]
+        multiplier = self.get_variable("constants", "multiplier")
+        shift = self.get_variable("constants", "shift")
+        return integer_average(x, multiplier, shift, low=low, high=high)
+
+
+@dataclasses.dataclass(frozen=True)
+class Integer(Numerics):
+    """Integers only: a pure function of int8 kernels and int32 constants.
+
+    Collections: ``weights`` (kernel, int8) and ``constants`` (int32; see `QuantizedNetwork`). Each
+    layer sows its int8 input into the collection ``inputs`` where that is mutable.
+
+    Attributes:
+      layers: facts of each layer with weights, by name.
+      ranges: output range of each other operation that requantizes, by name.
+      arithmetic: "int" for int8 products with int32 results; "fast" for whichever path is fastest
+        on this backend among those proved exact. The bits are the same.
+    """
+
+    layers: Mapping[str, LayerArithmetic]
+    ranges: Mapping[str, tuple[int, int]]
+    arithmetic: Arithmetic = "int"
+
+    def input(self, images: jax.Array, *, name: str = "input") -> jax.Array:
+        if images.dtype != jnp.int8:
+            raise TypeError(f"an integer network takes prepared int8 images, not {images.dtype}")
+        return images
+
+    def product(self, x: jax.Array, layer: Product, *, name: str) -> jax.Array:
+        return _IntegerProduct(layer, self, name=name)(x)
+
+    def add(
+        self, x: jax.Array, y: jax.Array, *, activation: Activation = "relu", name: str
+    ) -> jax.Array:
+        return _IntegerAdd(self, name=name)(x, y)
+
+    def max_pool(
+        self,
+        x: jax.Array,
+        window: tuple[int, int] = (2, 2),
+        *,
+        strides: tuple[int, int] | None = None,
+        padding: str = "VALID",
+    ) -> jax.Array:
+        return max_pool(x, window, strides, padding)
+
+    def average_pool(self, x: jax.Array, *, name: str) -> jax.Array:
+        return _IntegerAverage(self, name=name)(x)
+
+    def flatten(self, x: jax.Array) -> jax.Array:
+        return x.reshape(x.shape[0], -1)

@@ -1,0 +1,164 @@
+"""A quantized network: an architecture, its int8 weights, its int32 constants, and their limits."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.core import FrozenDict
+from flax.traverse_util import unflatten_dict
+
+from qevo.errors import QevoError
+from qevo.nets.arithmetic import LayerArithmetic
+from qevo.nets.images import prepare
+from qevo.nets.integer_numerics import Arithmetic, Integer
+from qevo.nets.proof import prove
+
+BATCH = 1024  # images per compiled call of `QuantizedNetwork.__call__`
+
+Weights = Mapping[str, jax.Array]
+Constants = Mapping[str, Mapping[str, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizedNetwork:
+    """An integer network: what conversion makes, the search edits and the file holds.
+
+    A layer is called by its path in the architecture ("conv_0", "stage_1/conv_0"). Construction
+    checks every tensor against the architecture and proves every bound.
+
+    Attributes:
+      module: the architecture; its numerics do not matter.
+      image_shape: ``(H, W, C)``.
+      weights: int8 kernel of each layer, ``[K, C]`` or HWIO.
+      constants: int32, per layer ``multiplier``, ``bias`` and ``shift`` ``[C]`` (logits: no shift);
+        per residual sum ``left`` ``[2]`` and ``right`` ``[]``; per average pool ``multiplier`` and
+        ``shift`` ``[]``; and the image rule under "input" (`ImageRule`).
+      layers: limits and proved bounds of each layer with weights.
+      ranges: output range of the input, residual sums and average pools.
+      fraction_bits: a logit of ``2**fraction_bits`` is one nat.
+      bits: "ternary", 2, 3, 4 or 8 for each layer.
+      activation_bits: 8 or 4.
+      scales: the real number one unit stands for, of each activation by the name of what made it;
+        for reports and export only.
+    """
+
+    module: nn.Module
+    image_shape: tuple[int, int, int]
+    weights: Weights
+    constants: Constants
+    layers: Mapping[str, LayerArithmetic]
+    ranges: Mapping[str, tuple[int, int]]
+    fraction_bits: int
+    bits: Mapping[str, str | int]
+    activation_bits: int
+    scales: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        for field in ("layers", "ranges"):
+            object.__setattr__(self, field, FrozenDict(getattr(self, field)))
+        variables = _variables(self.weights, self.constants)
+        prove(self.module, self.image_shape, variables, self.layers, self.ranges)
+
+    def prepare(self, images: jax.Array) -> jax.Array:
+        """uint8 ``[B, H, W, C]`` to the int8 input by the stored integer rule."""
+        low, high = self.ranges["input"]
+        return prepare(images, self.constants["input"], low=low, high=high)
+
+    def apply(
+        self,
+        weights: Weights,
+        constants: Constants,
+        images: jax.Array,
+        *,
+        arithmetic: Arithmetic = "int",
+    ) -> jax.Array:
+        """Logits int32 ``[B, C]`` of prepared int8 images ``[B, H, W, C]``; pure.
+
+        ``weights`` and ``constants`` have the structure of this network's own and lie within the
+        limits of ``layers``; nothing is checked here. Safe under jit, vmap and shard_map.
+        """
+        return forward(self.integer_module(arithmetic), weights, constants, images)
+
+    def __call__(self, images: Any, *, arithmetic: Arithmetic = "fast") -> np.ndarray:
+        """Logits int32 ``[B, C]`` of uint8 images ``[B, H, W, C]``, in batches of `BATCH`.
+
+        Raises:
+          QevoError: if the images are not uint8 of this network's shape.
+        """
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
+            raise QevoError(
+                f"images must be uint8 [B, {', '.join(map(str, self.image_shape))}], not"
+                f" {images.dtype} {list(images.shape)}"
+            )
+        module = self.integer_module(arithmetic)
+        low, high = self.ranges["input"]
+        count = len(images)
+        if count > BATCH:  # batches of one length compile once
+            padding = np.zeros((-count % BATCH, *self.image_shape), np.uint8)
+            images = np.concatenate([images, padding])
+        logits = [
+            _run(module, low, high, self.weights, self.constants, images[i : i + BATCH])
+            for i in range(0, max(len(images), 1), BATCH)
+        ]
+        return np.concatenate([np.asarray(part) for part in logits])[:count]
+
+    def layer_inputs(self, images: Any, *, arithmetic: Arithmetic = "fast") -> dict[str, jax.Array]:
+        """The int8 input of every layer with weights for uint8 images, in one batch."""
+        module = self.integer_module(arithmetic)
+        variables = _variables(self.weights, self.constants)
+        prepared = self.prepare(jnp.asarray(images))
+        _, state = module.apply(variables, prepared, mutable=["inputs"])
+        return {name: _lookup(state["inputs"], name)["x"][0] for name in self.layers}
+
+    def integer_module(self, arithmetic: Arithmetic) -> nn.Module:
+        """The architecture bound to this network's integer numerics; hashable, without arrays."""
+        return self.module.clone(numerics=Integer(self.layers, self.ranges, arithmetic))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one safetensors file; equal networks give equal bytes. See `qevo.nets.file`."""
+        from qevo.nets.file import save
+
+        save(self, path)
+
+
+def _variables(weights: Weights, constants: Constants) -> dict[str, Any]:
+    """The linen collections of `Integer`, nested by module path."""
+    kernels = {(*name.split("/"), "kernel"): value for name, value in weights.items()}
+    flat = {(*n.split("/"), key): v for n, part in constants.items() for key, v in part.items()}
+    return {"weights": unflatten_dict(kernels), "constants": unflatten_dict(flat)}
+
+
+def _lookup(tree: Any, name: str) -> Any:
+    return functools.reduce(lambda node, key: node[key], name.split("/"), tree)
+
+
+def forward(
+    module: nn.Module, weights: Weights, constants: Constants, images: jax.Array
+) -> jax.Array:
+    """Logits int32 ``[B, C]`` of prepared int8 images, for a `QuantizedNetwork.integer_module`."""
+    logits = module.apply(_variables(weights, constants), images)
+    assert isinstance(logits, jax.Array)
+    return logits
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _run(
+    module: nn.Module,
+    low: int,
+    high: int,
+    weights: Weights,
+    constants: Constants,
+    images: jax.Array,
+) -> jax.Array:
+    """Logits of raw images; module-level, so that edited networks share one compilation."""
+    prepared = prepare(images, constants["input"], low=low, high=high)
+    return forward(module, weights, constants, prepared)

@@ -1,0 +1,115 @@
+"""The operations that an architecture is written against, whatever computes them."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any, Literal
+
+Activation = Literal["relu"] | None
+Padding = Literal["SAME", "VALID"] | tuple[tuple[int, int], tuple[int, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """A layer with weights: a dense product or a convolution and what follows it.
+
+    Attributes:
+      kind: "dense" (x ``[B, K]``, kernel ``[K, C]``) or "conv" (x NHWC, kernel HWIO).
+      features: C, the output channels.
+      kernel: window of a convolution, ``(height, width)``; empty for a dense layer.
+      strides, padding: of a convolution; padding is "SAME", "VALID" or explicit pairs.
+      activation: "relu" or ``None``, fused into the requantization of an integer layer.
+      batch_norm: whether the float network normalises; folded into the kernel before conversion.
+      logits: the last layer, whose integer output is int32 on one common fixed point.
+    """
+
+    kind: Literal["dense", "conv"]
+    features: int
+    kernel: tuple[int, ...] = ()
+    strides: tuple[int, int] = (1, 1)
+    padding: Padding = "VALID"
+    activation: Activation = None
+    batch_norm: bool = False
+    logits: bool = False
+
+    def kernel_shape(self, channels: int) -> tuple[int, ...]:
+        """Shape of the kernel for an input of so many channels (dense: K)."""
+        return (*self.kernel, channels, self.features)
+
+
+class Numerics(abc.ABC):
+    """What an architecture may do to an image: the meaning of each operation is the subclass's.
+
+    A network is a linen module with a field ``numerics`` that calls nothing but these operations in
+    its compact ``__call__``. What flows between them is the subclass's business (a float array, an
+    int8 array, a pair of both while converting), so an architecture must not touch it otherwise.
+
+    ``conv``, ``dense`` and ``logits`` are layers with weights: each is one `Product`, lives at
+    ``name`` in every collection and is one entry of `QuantizedNetwork.layers`. A new kind of
+    numerics implements the abstract operations only.
+    """
+
+    @abc.abstractmethod
+    def input(self, images: Any, *, name: str = "input") -> Any:
+        """The images as the network's first activation; called once, first."""
+
+    @abc.abstractmethod
+    def product(self, x: Any, layer: Product, *, name: str) -> Any:
+        """A layer with weights; see `conv`, `dense` and `logits`."""
+
+    @abc.abstractmethod
+    def add(self, x: Any, y: Any, *, activation: Activation = "relu", name: str) -> Any:
+        """Residual sum of two activations of one shape."""
+
+    @abc.abstractmethod
+    def max_pool(
+        self,
+        x: Any,
+        window: tuple[int, int] = (2, 2),
+        *,
+        strides: tuple[int, int] | None = None,
+        padding: str = "VALID",
+    ) -> Any:
+        """Maximum over windows; ``strides`` default to the window."""
+
+    @abc.abstractmethod
+    def average_pool(self, x: Any, *, name: str) -> Any:
+        """Mean over height and width: ``[B, H, W, C]`` to ``[B, C]``."""
+
+    @abc.abstractmethod
+    def flatten(self, x: Any) -> Any:
+        """``[B, H, W, C]`` to ``[B, H·W·C]``."""
+
+    def conv(
+        self,
+        x: Any,
+        features: int,
+        kernel: tuple[int, int] = (3, 3),
+        *,
+        strides: tuple[int, int] = (1, 1),
+        padding: Padding = "SAME",
+        activation: Activation = "relu",
+        batch_norm: bool = True,
+        name: str,
+    ) -> Any:
+        """Convolution, batch norm or bias, activation."""
+        layer = Product("conv", features, kernel, strides, padding, activation, batch_norm)
+        return self.product(x, layer, name=name)
+
+    def dense(
+        self,
+        x: Any,
+        features: int,
+        *,
+        activation: Activation = "relu",
+        batch_norm: bool = False,
+        name: str,
+    ) -> Any:
+        """Dense product, batch norm or bias, activation."""
+        layer = Product("dense", features, activation=activation, batch_norm=batch_norm)
+        return self.product(x, layer, name=name)
+
+    def logits(self, x: Any, classes: int, *, name: str) -> Any:
+        """The last dense layer; what it returns is what the network returns."""
+        return self.product(x, Product("dense", classes, logits=True), name=name)

@@ -1,0 +1,32 @@
+"""Architectures by name, for files and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flax import linen as nn
+
+from qevo.errors import QevoError
+from qevo.nets.lenet import LeNet5
+from qevo.nets.mlp import LeNet300
+from qevo.nets.resnet import ResNet8
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "lenet_300_100": LeNet300,
+    "lenet_5": LeNet5,
+    "resnet_8": ResNet8,
+}
+
+
+def architecture(name: str, **fields: object) -> nn.Module:
+    """The named architecture with the given fields, such as ``classes``.
+
+    Raises:
+      QevoError: for an unknown name, or a field that the architecture does not have.
+    """
+    if name not in ARCHITECTURES:
+        raise QevoError(f"unknown architecture {name!r}; there are {', '.join(ARCHITECTURES)}")
+    try:
+        return ARCHITECTURES[name](**fields)
+    except TypeError as error:
+        raise QevoError(f"architecture {name}: {error}") from None

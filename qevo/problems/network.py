@@ -1,0 +1,249 @@
+"""Fitness of an integer network's genes: its loss on a shared minibatch of images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import struct
+
+from qevo.core.problem import Metrics, Problem
+from qevo.core.space import GENE_MAX, Leaf, Space
+from qevo.errors import QevoError
+from qevo.integer.loss import UNIT, cross_entropy, error_count, soft_cross_entropy
+from qevo.nets.arithmetic import LayerArithmetic
+from qevo.nets.integer_numerics import Arithmetic
+from qevo.nets.network import QuantizedNetwork, forward
+
+Genes = Literal["weights", "multipliers", "biases"]
+Loss = Literal["cross_entropy", "errors"]
+
+MULTIPLIER_STEPS = 6  # one gene step changes a multiplier by 1/64, or by 1 where that is more
+LOGIT_STEP_BITS = 5  # one gene step changes a bias of the logits by 1/32 nat
+
+
+@struct.dataclass
+class NetworkProblem(Problem):
+    """Search the weights, multipliers and biases of a quantized network.
+
+    A solution is ``{"weights": {layer: int8}, "multipliers": {layer: int32 [C]}, "biases": {layer:
+    int32 [C]}}``, of which only the chosen kinds are there. Fitness is the summed loss over a
+    minibatch that all candidates of a generation share, in 1/1024 nat (or errors).
+
+    Build one with `NetworkProblem.of`.
+    """
+
+    space: Space
+    weights: Any  # {layer: int8}, what solutions replace
+    constants: Any  # {layer: {name: int32}}, likewise
+    images: jax.Array  # int8 [n, H, W, C], search images
+    targets: jax.Array  # int32 [n] labels, or int32 [n, C] soft labels
+    validation_images: jax.Array  # int8 [m, H, W, C]
+    validation_targets: jax.Array  # int32 [m] or [m, C], what acceptance compares with
+    validation_labels: jax.Array  # int32 [m], for the errors in the log
+    module: nn.Module = struct.field(pytree_node=False)
+    fraction_bits: int = struct.field(pytree_node=False)
+    batch_size: int = struct.field(pytree_node=False)
+    loss: Loss = struct.field(pytree_node=False)
+    candidate_chunk: int | None = struct.field(pytree_node=False, default=1)
+    optimum: int | None = struct.field(pytree_node=False, default=None)
+
+    @classmethod
+    def of(
+        cls,
+        network: QuantizedNetwork,
+        images: np.ndarray,
+        targets: np.ndarray,
+        validation_images: np.ndarray,
+        validation_labels: np.ndarray,
+        *,
+        validation_targets: np.ndarray | None = None,
+        genes: Sequence[Genes] = ("weights", "multipliers", "biases"),
+        radius: int = 1,
+        batch_size: int = 1024,
+        loss: Loss = "cross_entropy",
+        arithmetic: Arithmetic = "int",
+        candidate_chunk: int | None = 1,
+    ) -> NetworkProblem:
+        """The search around ``network``.
+
+        Args:
+          network: where the search starts.
+          images: uint8 ``[n, H, W, C]`` that candidates are scored on.
+          targets: labels int32 ``[n]``, or a teacher's soft labels int32 ``[n, C]`` as
+            `qevo.integer.softmax` makes them.
+          validation_images, validation_labels: disjoint from the search images.
+          validation_targets: what acceptance compares with, as ``targets``; the labels by default.
+          genes: what the search may change.
+          radius: the most levels that a weight may move from its start.
+          batch_size: B, images per generation.
+          loss: "cross_entropy" in 1/1024 nat, or "errors".
+          arithmetic: "int", or "fast" for the fastest exact products; the bits are the same.
+          candidate_chunk: candidates evaluated side by side.
+
+        Raises:
+          QevoError: shapes or labels that do not fit the network, or nothing to search.
+        """
+        _check_images(network, "search", images, targets, batch_size)
+        _check_images(network, "validation", validation_images, validation_labels, 1)
+        prepare = jax.jit(network.prepare)
+        return cls(
+            space=network_space(network, genes=genes, radius=radius),
+            weights=dict(network.weights),
+            constants={name: dict(part) for name, part in network.constants.items()},
+            images=prepare(jnp.asarray(images)),
+            targets=jnp.asarray(targets, jnp.int32),
+            validation_images=prepare(jnp.asarray(validation_images)),
+            validation_targets=jnp.asarray(
+                validation_labels if validation_targets is None else validation_targets, jnp.int32
+            ),
+            validation_labels=jnp.asarray(validation_labels, jnp.int32),
+            module=network.integer_module(arithmetic),
+            fraction_bits=network.fraction_bits,
+            batch_size=batch_size,
+            loss=loss,
+            candidate_chunk=candidate_chunk,
+        )
+
+    def batch(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """B images drawn with replacement, int8 ``[B, H, W, C]``, and their targets."""
+        rows = jax.random.randint(key, (self.batch_size,), 0, self.images.shape[0], jnp.int32)
+        return self.images[rows], self.targets[rows]
+
+    def fitness(self, solution: Any, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
+        """Summed loss over the batch, int32 ``[]``."""
+        images, targets = batch
+        return self._loss(self._logits(solution, images), targets)
+
+    def validation(self, solution: Any) -> tuple[jax.Array, Metrics]:
+        """Summed loss over all validation images, int32 ``[]``; the log also gets the errors."""
+        data = (self.validation_images, self.validation_targets, self.validation_labels)
+        whole, rest = divmod(len(self.validation_labels), self.batch_size)
+        split = whole * self.batch_size
+
+        def score(part: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            images, targets, labels = part
+            logits = self._logits(solution, images)
+            return self._loss(logits, targets), error_count(logits, labels)
+
+        loss = errors = jnp.int32(0)
+        if whole:
+            batches = jax.tree.map(
+                lambda a: a[:split].reshape(whole, self.batch_size, *a.shape[1:]), data
+            )
+            losses, counts = jax.lax.map(score, batches)
+            loss, errors = jnp.sum(losses), jnp.sum(counts)
+        if rest:
+            more = score(jax.tree.map(lambda a: a[split:], data))
+            loss, errors = loss + more[0], errors + more[1]
+        return loss, {"validation_errors": errors}
+
+    def network(self, network: QuantizedNetwork, solution: Any) -> QuantizedNetwork:
+        """``network`` with a solution's arrays in place of its own."""
+        weights, constants = self._merged(solution)
+        return dataclasses.replace(network, weights=weights, constants=constants)
+
+    def describe(self) -> dict[str, Any]:
+        """Adds the settings that no array holds."""
+        return super().describe() | {
+            "batch_size": self.batch_size,
+            "loss": self.loss,
+            "genes": sorted({part.name.split("/")[0] for part in self.space.layout}),
+        }
+
+    def _logits(self, solution: Any, images: jax.Array) -> jax.Array:
+        weights, constants = self._merged(solution)
+        return forward(self.module, weights, constants, images)
+
+    def _merged(self, solution: Any) -> tuple[Any, Any]:
+        weights = {**self.weights, **solution.get("weights", {})}
+        constants = dict(self.constants)
+        for kind, name in (("multipliers", "multiplier"), ("biases", "bias")):
+            for layer, values in solution.get(kind, {}).items():
+                constants[layer] = {**constants[layer], name: values}
+        return weights, constants
+
+    def _loss(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
+        if self.loss == "errors":
+            labels = targets if targets.ndim == 1 else jnp.argmax(targets, axis=1)
+            return error_count(logits, labels.astype(jnp.int32))
+        of = cross_entropy if targets.ndim == 1 else soft_cross_entropy
+        return jnp.sum(of(logits, targets, fraction_bits=self.fraction_bits), dtype=jnp.int32)
+
+    def loss_per_image(self, fitness: int, images: int) -> float:
+        """A summed loss as nats per image (or the share of errors), for people."""
+        return fitness / images / (UNIT if self.loss == "cross_entropy" else 1)
+
+
+def network_space(network: QuantizedNetwork, *, genes: Sequence[Genes], radius: int = 1) -> Space:
+    """The genes of a network, each with its own bounds and step.
+
+    A weight moves at most ``radius`` levels within its bits. A multiplier moves in steps of 1/64 of
+    itself and a bias in steps of one level of the layer's output (1/32 nat for the logits), both
+    within the limits that the layer's bounds were proved for.
+
+    Raises:
+      QevoError: for an unknown kind of genes, none at all, or a radius below 1.
+    """
+    odd = sorted(set(genes) - set(get_args(Genes)))
+    if odd or not genes:
+        raise QevoError(f"genes must be some of {', '.join(get_args(Genes))}; got {list(genes)}")
+    if not 1 <= radius <= GENE_MAX:
+        raise QevoError(f"radius must be 1 to {GENE_MAX}, got {radius}")
+    tree: dict[str, dict[str, Leaf]] = {kind: {} for kind in get_args(Genes) if kind in genes}
+    for name, facts in network.layers.items():
+        constants = {k: np.asarray(v, np.int64) for k, v in network.constants[name].items()}
+        if "weights" in tree:
+            tree["weights"][name] = _weight_leaf(np.asarray(network.weights[name]), facts, radius)
+        if "multipliers" in tree:
+            tree["multipliers"][name] = _multiplier_leaf(constants["multiplier"], facts)
+        if "biases" in tree:
+            step = _bias_step(constants, network.fraction_bits)
+            tree["biases"][name] = _bias_leaf(constants["bias"], step, facts)
+    return Space.of(tree)
+
+
+def _weight_leaf(kernel: np.ndarray, facts: LayerArithmetic, radius: int) -> Leaf:
+    start = kernel.astype(np.int64)
+    low = np.maximum(start - radius, facts.weight_low)
+    high = np.minimum(start + radius, facts.weight_high)
+    return Leaf(kernel.shape, low, high, start)
+
+
+def _multiplier_leaf(base: np.ndarray, facts: LayerArithmetic) -> Leaf:
+    step = np.maximum(base >> MULTIPLIER_STEPS, 1)
+    low = -np.minimum((base - 1) // step, GENE_MAX)
+    high = np.minimum((facts.multiplier_limit - base) // step, GENE_MAX)
+    return Leaf(base.shape, low, high, 0, base, step, np.int32)
+
+
+def _bias_step(constants: Mapping[str, np.ndarray], fraction_bits: int) -> np.ndarray:
+    multiplier = constants["multiplier"]
+    if "shift" not in constants:
+        return np.full(multiplier.shape, max(1 << fraction_bits >> LOGIT_STEP_BITS, 1))
+    return np.maximum((1 << constants["shift"]) // multiplier, 1)
+
+
+def _bias_leaf(base: np.ndarray, step: np.ndarray, facts: LayerArithmetic) -> Leaf:
+    low = -np.minimum((base + facts.bias_limit) // step, GENE_MAX)
+    high = np.minimum((facts.bias_limit - base) // step, GENE_MAX)
+    return Leaf(base.shape, low, high, 0, base, step, np.int32)
+
+
+def _check_images(
+    network: QuantizedNetwork, what: str, images: np.ndarray, targets: np.ndarray, batch: int
+) -> None:
+    if images.dtype != np.uint8 or tuple(images.shape[1:]) != network.image_shape:
+        raise QevoError(
+            f"{what} images must be uint8 [n, {', '.join(map(str, network.image_shape))}], got "
+            f"{images.dtype} {list(images.shape)}"
+        )
+    if len(images) != len(targets) or not len(images):
+        raise QevoError(f"{len(images)} {what} images come with {len(targets)} targets")
+    if batch < 1:
+        raise QevoError(f"batch_size must be at least 1, got {batch}")

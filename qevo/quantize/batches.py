@@ -1,0 +1,31 @@
+"""Functions over all images, one fixed-size batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+BATCH = 256  # images per compiled call
+
+
+def batches(*arrays: np.ndarray, size: int = BATCH) -> Iterator[tuple[np.ndarray, ...]]:
+    """Consecutive batches of equal length, so that a jitted function compiles once.
+
+    The last one is filled up with images from the start.
+    """
+    count = len(arrays[0])
+    size = min(size, count)
+    for start in range(0, count, size):
+        rows = np.arange(start, start + size) % count
+        stop = start + size
+        yield tuple(a[start:stop] if stop <= count else a[rows] for a in arrays)
+
+
+def over_batches(
+    fn: Callable[..., Any], *arrays: np.ndarray, size: int = BATCH, **options: Any
+) -> np.ndarray:
+    """``fn(*batch, **options)`` over all images of the arrays, concatenated on the host."""
+    parts = [np.asarray(fn(*batch, **options)) for batch in batches(*arrays, size=size)]
+    return np.concatenate(parts)[: len(arrays[0])]

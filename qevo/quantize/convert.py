@@ -1,0 +1,162 @@
+"""From a trained float network to a quantized one."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from qevo.errors import QevoError
+from qevo.nets.float_numerics import Float
+from qevo.nets.network import QuantizedNetwork
+from qevo.quantize.batches import over_batches
+from qevo.quantize.bits import BitsByPattern, bits_per_layer
+from qevo.quantize.calibration import Site, calibrate
+from qevo.quantize.converting import Converting
+from qevo.quantize.folding import fold_batch_norm
+from qevo.quantize.layerwise import LayerwiseFit
+from qevo.quantize.rounding import Rounding, round_max_abs, round_squared_error
+
+Method = Literal["nearest", "layerwise"] | Rounding
+
+
+def quantize_network(
+    module: nn.Module,
+    variables: Mapping[str, Any],
+    images: np.ndarray,
+    *,
+    bits: BitsByPattern,
+    activation_bits: int = 8,
+    method: Method = "nearest",
+    fit_bias: bool = True,
+) -> QuantizedNetwork:
+    """Fold, calibrate, choose scales, round.
+
+    Args:
+      module: the float network, with `Float` numerics, whose pixel rule is taken over.
+      variables: its ``params`` and, where it normalises, ``batch_stats``.
+      images: uint8 ``[n, H, W, C]``, calibration images; about 1,000 do. No labels are needed.
+      bits: "ternary", 2, 3, 4 or 8, for all layers or by name pattern; see `bits_per_layer`.
+      activation_bits: 8 or 4, for every activation but the input (8).
+      method: "nearest" rounds to the nearest level at max-abs or at squared-error scales, whichever
+        network stays closer to the float one on ``images``; "layerwise" is `LayerwiseFit()`; or any
+        `Rounding`.
+      fit_bias: match each channel's mean output to the float layer's on ``images``.
+
+    Raises:
+      QevoError: bits out of range, a pattern without a layer, images that are not uint8 NHWC, a
+        module without `Float` numerics, or a bound that cannot be proved (naming the layer).
+    """
+    teacher = FloatTeacher(module, variables, images, activation_bits=activation_bits)
+    if method == "nearest":
+        candidates = [
+            teacher.convert(bits=bits, rounding=rounding, fit_bias=fit_bias)
+            for rounding in (round_squared_error, round_max_abs)
+        ]
+        return min(candidates, key=teacher.divergence)
+    rounding = LayerwiseFit() if method == "layerwise" else method
+    if not callable(rounding):
+        raise QevoError(f"method must be 'nearest', 'layerwise' or a function, not {method!r}")
+    return teacher.convert(bits=bits, rounding=rounding, fit_bias=fit_bias)
+
+
+class FloatTeacher:
+    """A float network, folded and calibrated: everything conversions of it share."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        variables: Mapping[str, Any],
+        images: np.ndarray,
+        *,
+        activation_bits: int = 8,
+    ) -> None:
+        numerics = getattr(module, "numerics", None)
+        if not isinstance(numerics, Float):
+            raise QevoError(
+                f"{type(module).__name__} must have a field numerics with Float numerics, not"
+                f" {numerics!r}"
+            )
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
+            raise QevoError(
+                "calibration images must be uint8 [n, H, W, C] with n at least 1, not"
+                f" {images.dtype} {list(images.shape)}"
+            )
+        self.module = module.clone(numerics=Float(scaling=numerics.scaling))
+        self.variables = variables
+        self.images = images
+        self.scaling = numerics.scaling
+        self.activation_bits = activation_bits
+        self.folded = fold_batch_norm(variables)
+        self.sites: dict[str, Site] = calibrate(
+            module, self.folded, images, scaling=numerics.scaling, activation_bits=activation_bits
+        )
+
+    def convert(
+        self, *, bits: BitsByPattern, rounding: Rounding, fit_bias: bool = True
+    ) -> QuantizedNetwork:
+        """One walk over the network; see `quantize_network`."""
+        layer_bits = bits_per_layer(bits, layer_names(self.folded))
+        numerics = Converting(self.sites, layer_bits, rounding, fit_bias, self.scaling)
+        self.module.clone(numerics=numerics).apply({"params": self.folded}, self.images)
+        parts = numerics.parts
+        height, width, channels = self.images.shape[1:]
+        return QuantizedNetwork(
+            module=self.module,
+            image_shape=(height, width, channels),
+            weights=parts.weights,
+            constants=parts.constants,
+            layers=parts.layers,
+            ranges=parts.ranges,
+            fraction_bits=parts.fraction_bits,
+            bits=layer_bits,
+            activation_bits=self.activation_bits,
+            scales=parts.scales,
+        )
+
+    def divergence(self, network: QuantizedNetwork) -> float:
+        """Mean Kullback-Leibler divergence of a network's classes from the teacher's.
+
+        Over the calibration images, in nats.
+        """
+        student = log_probabilities(network, self.images)
+        return float(
+            (np.exp(self.log_probabilities) * (self.log_probabilities - student)).sum(-1).mean()
+        )
+
+    @functools.cached_property
+    def log_probabilities(self) -> np.ndarray:
+        """Logarithms of the teacher's classes ``[n, C]`` for the calibration images."""
+        return _log_softmax(float_logits(self.module, self.variables, self.images))
+
+
+def layer_names(folded: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[str]:
+    """Names of the layers with weights in folded ``params``."""
+    if "kernel" in folded:
+        return ["/".join(path)]
+    return [name for key, part in folded.items() for name in layer_names(part, (*path, key))]
+
+
+def float_logits(module: nn.Module, variables: Mapping[str, Any], images: np.ndarray) -> np.ndarray:
+    """Logits float32 ``[n, C]`` of a float network for uint8 images ``[n, H, W, C]``."""
+    return over_batches(functools.partial(_forward, module, variables), images)
+
+
+def log_probabilities(network: QuantizedNetwork, images: np.ndarray) -> np.ndarray:
+    """Logarithms of a quantized network's classes, float64 ``[n, C]``."""
+    return _log_softmax(network(images) / 2.0**network.fraction_bits)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _forward(module: nn.Module, variables: Any, images: jax.Array) -> Any:
+    return module.apply(variables, images)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

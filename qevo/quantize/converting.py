@@ -1,0 +1,260 @@
+"""Numerics that turn a float network into an integer one in a single walk."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from qevo.errors import QevoError
+from qevo.nets.arithmetic import (
+    MAX_SHIFT,
+    WIDE_MAX_SHIFT,
+    LayerArithmetic,
+    layer_arithmetic,
+    levels,
+    logits_arithmetic,
+)
+from qevo.nets.float_numerics import multiply
+from qevo.nets.images import PixelScaling, image_rule, prepare
+from qevo.nets.integer_numerics import finish, integer_add, integer_average, integer_product
+from qevo.nets.numerics import Activation, Numerics, Product
+from qevo.nets.pooling import max_pool
+from qevo.quantize.batches import over_batches
+from qevo.quantize.calibration import Site
+from qevo.quantize.gram import InputRows
+from qevo.quantize.rounding import FloatLayer, Rounding
+from qevo.quantize.scales import ScaleGrid, max_abs_scale
+
+
+class Both(NamedTuple):
+    """One activation of all calibration images, in the float and in the integer network."""
+
+    real: np.ndarray  # float32
+    ints: np.ndarray  # int8, of the layers converted so far
+    site: Site
+
+    def map(self, fn: Callable[[Any], Any]) -> Both:
+        """The same shape change on both."""
+        return Both(fn(self.real), fn(self.ints), self.site)
+
+
+@dataclasses.dataclass
+class Parts:
+    """What the walk has made so far; the fields of `QuantizedNetwork`."""
+
+    weights: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    constants: dict[str, dict[str, jax.Array]] = dataclasses.field(default_factory=dict)
+    layers: dict[str, LayerArithmetic] = dataclasses.field(default_factory=dict)
+    ranges: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    scales: dict[str, float] = dataclasses.field(default_factory=dict)
+    fraction_bits: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Converting(Numerics):
+    """Runs the float and the integer network side by side and rounds each layer when it is met.
+
+    A layer is thus fitted to the inputs that it will see: those of the integer layers before it.
+    Runs outside jit on numpy arrays; reads folded ``params``, fills ``parts``.
+
+    Attributes:
+      sites: activation scales, from `calibrate`.
+      bits: for each layer.
+      rounding: the method.
+      fit_bias: make the mean output of each channel that of the float layer, over the calibration
+        images, instead of rounding the float bias.
+      scaling: pixel rule of the float network.
+    """
+
+    sites: Mapping[str, Site]
+    bits: Mapping[str, str | int]
+    rounding: Rounding
+    fit_bias: bool
+    scaling: PixelScaling
+    parts: Parts = dataclasses.field(default_factory=Parts)
+
+    def input(self, images: np.ndarray, *, name: str = "input") -> Both:
+        rule, site = image_rule(self.scaling), self.sites[name]
+        constants = self._record(name, site, rule.constants)
+        real = over_batches(_scale_pixels, images, scaling=self.scaling)
+        limits = {"low": rule.low, "high": rule.high}
+        return Both(real, over_batches(_prepare, images, constants=constants, **limits), site)
+
+    def product(self, x: Both, layer: Product, *, name: str) -> Any:
+        return _ConvertProduct(layer, self, name=name)(x)
+
+    def add(self, x: Both, y: Both, *, activation: Activation = "relu", name: str) -> Both:
+        return _ConvertAdd(activation, self, name=name)(x, y)
+
+    def max_pool(
+        self,
+        x: Both,
+        window: tuple[int, int] = (2, 2),
+        *,
+        strides: tuple[int, int] | None = None,
+        padding: str = "VALID",
+    ) -> Both:
+        options = {"window": window, "strides": strides, "padding": padding}
+        return x.map(lambda a: over_batches(_max_pool, a, **options))
+
+    def average_pool(self, x: Both, *, name: str) -> Both:
+        return _ConvertAverage(self, name=name)(x)
+
+    def flatten(self, x: Both) -> Both:
+        return x.map(lambda a: a.reshape(len(a), -1))
+
+    def _record(self, name: str, site: Site, constants: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep an operation without weights; returns its constants as they are kept."""
+        self.parts.ranges[name] = (site.low, site.high)
+        self.parts.scales[name] = site.scale
+        self.parts.constants[name] = {k: jnp.asarray(v, jnp.int32) for k, v in constants.items()}
+        return self.parts.constants[name]
+
+    def _limits(
+        self, name: str, kernel: np.ndarray, bias: np.ndarray, inputs: Site, outputs: Site | None
+    ) -> tuple[LayerArithmetic, ScaleGrid]:
+        """Proved limits of a layer and the weight scales within them; no ``outputs``: logits."""
+        weights = levels(self.bits[name], name)
+        values = (inputs.low, inputs.high)
+        if outputs is None:
+            facts, self.parts.fraction_bits = logits_arithmetic(
+                name,
+                len(kernel),
+                weights=weights,
+                inputs=values,
+                multiplier=float(max_abs_scale(kernel, *weights).max()) * inputs.scale,
+                bias=float(np.abs(bias).max()),
+            )
+            unit, shift, floor = inputs.scale * 2.0**self.parts.fraction_bits, 0, 0 * bias
+        else:
+            facts = layer_arithmetic(
+                name,
+                len(kernel),
+                weights=weights,
+                inputs=values,
+                outputs=(outputs.low, outputs.high),
+            )
+            unit, shift = inputs.scale / outputs.scale, WIDE_MAX_SHIFT if facts.wide else MAX_SHIFT
+            floor = 2 * np.abs(bias) / (inputs.scale * facts.bias_limit)
+        logits = outputs is None
+        limit = facts.multiplier_limit // 2
+        return facts, ScaleGrid(unit, limit, shift, floor, inputs.scale, logits)
+
+
+class _ConvertProduct(nn.Module):
+    layer: Product
+    numerics: Converting
+
+    @nn.compact
+    def __call__(self, x: Both) -> Both | np.ndarray:
+        name, layer, plan = "/".join(self.path), self.layer, self.numerics
+        kernel = np.asarray(self.get_variable("params", "kernel"))
+        bias = np.asarray(self.get_variable("params", "bias"), np.float64)
+        site = None if layer.logits else plan.sites[name]
+        matrix = kernel.reshape(-1, kernel.shape[-1]).astype(np.float64)
+        facts, grid = plan._limits(name, matrix, bias, x.site, site)
+        options: dict[str, Any] = {"kernel": kernel, "bias": np.float32(bias), "layer": layer}
+        real = over_batches(_float_product, x.real, **options)
+        rows = InputRows(x.ints, layer, kernel.shape, x.site.scale)
+        rounded = plan.rounding(
+            FloatLayer(name, matrix, facts.weight_low, facts.weight_high, grid, rows, real)
+        )
+        weights = jnp.asarray(rounded.levels.reshape(kernel.shape), jnp.int8)
+        options = {"kernel": weights, "layer": layer, "arithmetic": "fast"}
+        acc = over_batches(_integer_product, x.ints, bound=facts.accumulator_bound, **options)
+        unit = rounded.scale * x.site.scale  # the real number that one of the accumulator is
+        if plan.fit_bias:
+            axes = tuple(range(acc.ndim - 1))
+            bias = real.mean(axes, dtype=np.float64) - unit * acc.mean(axes, dtype=np.float64)
+        constants = layer_constants(rounded.scale, bias, facts, grid)
+        plan.parts.weights[name], plan.parts.layers[name] = weights, facts
+        plan.parts.constants[name] = constants
+        options = {"constants": constants, "facts": facts, "logits": layer.logits}
+        output = over_batches(_finish, acc, **options)
+        if site is None:
+            return output
+        plan.parts.scales[name] = site.scale
+        return Both(_activate(real, layer.activation), output, site)
+
+
+class _ConvertAdd(nn.Module):
+    activation: Activation
+    numerics: Converting
+
+    @nn.compact
+    def __call__(self, x: Both, y: Both) -> Both:
+        name = "/".join(self.path)
+        site = self.numerics.sites[name]
+        exponents = np.rint(np.log2([x.site.scale, y.site.scale, site.scale])).astype(int)
+        *left, right = (exponents - exponents.min()).tolist()
+        if max(left) + right > 22:
+            raise QevoError(
+                f"{name}: scales {x.site.scale} and {y.site.scale} of the summands and"
+                f" {site.scale} of the sum are too far apart for int32"
+            )
+        kept = self.numerics._record(name, site, {"left": left, "right": right})
+        ints = over_batches(_add, x.ints, y.ints, **kept, low=site.low, high=site.high)
+        return Both(_activate(x.real + y.real, self.activation), ints, site)
+
+
+class _ConvertAverage(nn.Module):
+    numerics: Converting
+
+    @nn.compact
+    def __call__(self, x: Both) -> Both:
+        name = "/".join(self.path)
+        site = self.numerics.sites[name]
+        count = math.prod(x.ints.shape[1:3])
+        limit = (1 << 30) // (count * max(-x.site.low, x.site.high))
+        if limit < 32:
+            raise QevoError(f"{name}: an average of {count} values leaves no room for a multiplier")
+        unit = x.site.scale / count
+        grid = ScaleGrid(1.0, min(limit, 1 << 15), MAX_SHIFT, np.zeros(1))
+        multiplier, shift = grid.snap(np.array([unit / site.scale]))
+        # The scale that the integers express is the scale, whatever was asked for.
+        site = site._replace(scale=unit / float(grid.scale(multiplier, shift)[0]))
+        kept = self.numerics._record(name, site, {"multiplier": multiplier[0], "shift": shift[0]})
+        ints = over_batches(_average, x.ints, **kept, low=site.low, high=site.high)
+        return Both(x.real.mean((1, 2)), ints, site)
+
+
+def layer_constants(
+    scale: np.ndarray, bias: np.ndarray, facts: LayerArithmetic, grid: ScaleGrid
+) -> dict[str, jax.Array]:
+    """The int32 constants ``[C]`` of a layer from its weight scales and real biases ``[C]``.
+
+    A bias is added to the accumulator, or to the fixed-point logits after the multiplier.
+    """
+    multiplier, shift = grid.snap(scale)
+    levels = np.clip(np.rint(bias / grid.bias_unit(scale)), -facts.bias_limit, facts.bias_limit)
+    constants = {"multiplier": multiplier, "bias": levels}
+    if not grid.logits:
+        constants["shift"] = shift
+    return {name: jnp.asarray(value, jnp.int32) for name, value in constants.items()}
+
+
+@functools.partial(jax.jit, static_argnames="layer")
+def _float_product(x: jax.Array, *, kernel: Any, bias: Any, layer: Product) -> jax.Array:
+    return multiply(x, kernel, layer) + bias
+
+
+# Compiled once per shape, whatever the kernel: a search for scales converts many times.
+_scale_pixels = jax.jit(lambda images, scaling: scaling(images), static_argnames="scaling")
+_prepare = jax.jit(prepare, static_argnames=("low", "high"))
+_integer_product = jax.jit(integer_product, static_argnames=("layer", "arithmetic", "bound"))
+_finish = jax.jit(finish, static_argnames=("facts", "logits"))
+_add = jax.jit(integer_add, static_argnames=("low", "high"))
+_average = jax.jit(integer_average, static_argnames=("low", "high"))
+_max_pool = jax.jit(max_pool, static_argnames=("window", "strides", "padding"))
+
+
+def _activate(real: np.ndarray, activation: Activation) -> np.ndarray:
+    return np.maximum(real, 0) if activation == "relu" else real

@@ -1,0 +1,72 @@
+"""The interface of a rounding method: from a float layer to levels and dyadic scales."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from qevo.quantize.gram import InputRows, Moments
+from qevo.quantize.scales import ScaleGrid, max_abs_scale, round_to_levels, squared_error_scale
+
+
+@dataclasses.dataclass(frozen=True)
+class FloatLayer:
+    """What a rounding method is given of one layer.
+
+    Attributes:
+      name: of the layer.
+      kernel: float64 ``[K, C]``, batch norm folded; a convolution's rows are (height, width,
+        channel).
+      low, high: lowest and highest level.
+      grid: the scales that the layer can express.
+      rows: the layer's quantized inputs on the calibration images.
+      outputs: float32 ``[..., C]``, what the float layer makes of its own inputs, before the
+        activation.
+    """
+
+    name: str
+    kernel: np.ndarray
+    low: int
+    high: int
+    grid: ScaleGrid
+    rows: InputRows
+    outputs: np.ndarray
+
+    def moments(self) -> Moments:
+        """Moments of the quantized inputs and the float outputs."""
+        return self.rows.moments(self.outputs)
+
+    def means(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean input ``[K]`` and mean output ``[C]``, over all rows."""
+        axes = tuple(range(self.outputs.ndim - 1))
+        return self.rows.mean(), self.outputs.mean(axes, dtype=np.float64)
+
+
+class Rounded(NamedTuple):
+    """Levels int8 ``[K, C]`` and the scale of each channel ``[C]``, a point of the layer's grid."""
+
+    levels: np.ndarray
+    scale: np.ndarray
+
+
+Rounding = Callable[[FloatLayer], Rounded]
+
+
+def round_max_abs(layer: FloatLayer) -> Rounded:
+    """Nearest level at the smallest scale that saturates nothing."""
+    return round_at(layer, max_abs_scale(layer.kernel, layer.low, layer.high))
+
+
+def round_squared_error(layer: FloatLayer) -> Rounded:
+    """Nearest level at the scale of the least squared error."""
+    return round_at(layer, squared_error_scale(layer.kernel, layer.low, layer.high, layer.grid))
+
+
+def round_at(layer: FloatLayer, scale: np.ndarray) -> Rounded:
+    """Nearest level at the grid's point next to ``scale`` ``[C]``."""
+    scale = layer.grid.nearest(scale)
+    levels = round_to_levels(layer.kernel / scale, layer.low, layer.high)
+    return Rounded(levels.astype(np.int8), scale)

@@ -1,0 +1,71 @@
+"""Weight scales on the dyadic grid that an integer layer can express exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+_FRACTIONS = np.geomspace(0.04, 1.2, 80)  # of the scale at which no weight saturates
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleGrid:
+    """The weight scales ``multiplier / 2**shift / unit`` of one layer.
+
+    Attributes:
+      unit: input scale over output scale (logits: input scale times ``2**fraction_bits``), so that
+        a weight of one level moves the output by ``scale * unit`` of its units.
+      limit: the largest multiplier to start from.
+      max_shift: the largest right shift; 0 for logits.
+      floor: smallest scale of each channel ``[C]``, at which its bias still fits.
+      input_scale: the real number that one unit of the input stands for.
+      logits: whether the bias is added to the fixed-point logits instead of the accumulator.
+    """
+
+    unit: float
+    limit: int
+    max_shift: int
+    floor: np.ndarray
+    input_scale: float = 1.0
+    logits: bool = False
+
+    def snap(self, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Multiplier and shift, int64 ``[C]``, of the grid point nearest to each scale ``[C]``."""
+        ratio = np.maximum(np.maximum(scale, self.floor) * self.unit, 2.0**-40)
+        shift = np.clip(np.floor(np.log2(self.limit / ratio)), 0, self.max_shift).astype(np.int64)
+        multiplier = np.clip(np.rint(ratio * 2.0**shift), 1, self.limit).astype(np.int64)
+        return multiplier, shift
+
+    def scale(self, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """The exact scale ``[C]`` of a grid point."""
+        return multiplier / 2.0**shift / self.unit
+
+    def bias_unit(self, scale: np.ndarray) -> np.ndarray | float:
+        """The real number that one unit of an integer bias stands for, for each scale ``[C]``."""
+        return self.input_scale / self.unit if self.logits else scale * self.input_scale
+
+    def nearest(self, scale: np.ndarray) -> np.ndarray:
+        """The exact scale of the grid point nearest to each scale ``[C]``."""
+        return self.scale(*self.snap(scale))
+
+
+def max_abs_scale(kernel: np.ndarray, low: int, high: int) -> np.ndarray:
+    """The smallest scale ``[C]`` at which no weight of ``[K, C]`` saturates."""
+    return np.maximum(kernel.max(0) / high, kernel.min(0) / low).clip(1e-12)
+
+
+def squared_error_scale(kernel: np.ndarray, low: int, high: int, grid: ScaleGrid) -> np.ndarray:
+    """The grid's scale ``[C]`` that minimises the squared rounding error of each channel."""
+    full = max_abs_scale(kernel, low, high)
+    best, error = full, np.full(full.shape, np.inf)
+    for fraction in _FRACTIONS:
+        scale = grid.nearest(full * fraction)
+        trial = np.square(scale * round_to_levels(kernel / scale, low, high) - kernel).sum(0)
+        best, error = np.where(trial < error, scale, best), np.minimum(trial, error)
+    return best
+
+
+def round_to_levels(levels: np.ndarray, low: int, high: int) -> np.ndarray:
+    """The nearest level, as floats."""
+    return np.clip(np.rint(levels), low, high)

@@ -1,0 +1,6 @@
+"""A whole run: configuration, pipeline, run folder."""
+
+from qevo.run.config import StageConfig, TrainConfig
+from qevo.run.pipeline import train
+
+__all__ = ["StageConfig", "TrainConfig", "train"]

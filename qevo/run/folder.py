@@ -1,0 +1,101 @@
+"""The files of a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import typing
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from qevo.core.checkpoint import write_atomically
+from qevo.errors import QevoError
+from qevo.run.config import TrainConfig
+
+CONFIG = "config.json"
+NETWORK = "network.safetensors"
+RESULT = "result.json"
+TEACHER = "teacher.safetensors"
+PICTURE = "run.png"
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write indented JSON, atomically."""
+    text = json.dumps(value, indent=2, default=str) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Read JSON.
+
+    Raises:
+      QevoError: the file is missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise QevoError(f"{path} does not exist; is {path.parent} a run folder?") from None
+    except json.JSONDecodeError as error:
+        raise QevoError(f"{path} is no JSON: {error}") from None
+
+
+def config_values(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as plain JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def read_config(folder: pathlib.Path) -> TrainConfig:
+    """The configuration of the run in a folder.
+
+    Raises:
+      QevoError: the folder holds no run, or one of another version of qevo.
+    """
+    values = read_json(folder / CONFIG)
+    values.pop("data_sha256", None)
+    try:
+        return _record(TrainConfig, values)
+    except (TypeError, KeyError) as error:
+        raise QevoError(
+            f"{folder / CONFIG} is not the configuration of this version of qevo: {error}"
+        ) from None
+
+
+def _record(kind: Any, values: dict[str, Any]) -> Any:
+    """A dataclass from its JSON values: nested records, tuples and paths as their fields say."""
+    hints, made = typing.get_type_hints(kind), {}
+    for name, value in values.items():
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            value = _record(hint, value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        elif isinstance(value, str) and pathlib.Path in (hint, *typing.get_args(hint)):
+            value = pathlib.Path(value)
+        made[name] = value
+    return kind(**made)
+
+
+def save_variables(path: pathlib.Path, variables: Any) -> None:
+    """Write a tree of float arrays, such as a teacher's, to one safetensors file."""
+    flat = flatten_dict(variables, sep="/")
+    arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
+    write_atomically(path, lambda temporary: save_file(arrays, temporary))
+
+
+def load_variables(path: pathlib.Path) -> Any:
+    """Read what `save_variables` wrote.
+
+    Raises:
+      QevoError: the file is missing or damaged.
+    """
+    if not path.exists():
+        raise QevoError(f"no float network at {path}")
+    try:
+        return unflatten_dict(load_file(path), sep="/")
+    except (SafetensorError, OSError) as error:
+        raise QevoError(f"{path} is damaged or no safetensors file: {error}") from None

@@ -1,0 +1,92 @@
+"""Looking at what a run left: its network's accuracy, and an audit of its generation."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from qevo.algorithms.coevolution import Coevolution
+from qevo.core.algorithm import Algorithm
+from qevo.core.generation import Carry, Rules, first_carry, run_generation
+from qevo.core.problem import Problem
+from qevo.data import load
+from qevo.errors import QevoError
+from qevo.integer.audit import AuditReport, audit
+from qevo.nets.file import load as load_network
+from qevo.nets.integer_numerics import Arithmetic
+from qevo.run import folder as files
+from qevo.run.pipeline import accuracy, search_targets, stage_problem, stages, teacher
+
+console = Console()
+
+
+def evaluate_file(
+    path: pathlib.Path,
+    *,
+    data: str | None = None,
+    split_seed: int | None = None,
+    arithmetic: Arithmetic = "fast",
+) -> dict[str, float]:
+    """Print and return the accuracy of a network file on validation and test images.
+
+    Raises:
+      QevoError: the file is missing or damaged, or nothing says which data to use.
+    """
+    network = load_network(path)
+    beside = path.parent / files.CONFIG
+    known = files.read_json(beside) if beside.exists() else {}
+    data = data or known.get("data")
+    if data is None:
+        raise QevoError(f"say which --data to use: there is no {beside} that would tell")
+    seed = known.get("split_seed", 0) if split_seed is None else split_seed
+    images = load(data, seed=seed)
+    result = {
+        name: accuracy(lambda x: network(x, arithmetic=arithmetic), split)
+        for name, split in (("validation", images.validation), ("test", images.test))
+    }
+    bits = ", ".join(f"{layer} {bits}" for layer, bits in network.bits.items())
+    console.print(f"{path}: {bits}; activations {network.activation_bits} bit", highlight=False)
+    console.print(f"{images.source}", highlight=False)
+    for name, value in result.items():
+        console.print(f"{name:<10} {100 * value:.2f} %", highlight=False)
+    return result
+
+
+def audit_run(path: pathlib.Path, *, arithmetic: Arithmetic = "int") -> bool:
+    """Audit one generation of every search stage of a run; print the reports.
+
+    Returns whether no stage holds a float outside proved exact products.
+
+    Raises:
+      QevoError: the folder is no finished run, or its data is not there.
+    """
+    config = dataclasses.replace(files.read_config(path), arithmetic=arithmetic)
+    network = load_network(path / files.NETWORK)
+    data = load(config.data, seed=config.split_seed)
+    module, variables = teacher(config, data)
+    targets = search_targets(config, data, module, variables)
+    clean = True
+    for stage in stages(config):
+        problem = stage_problem(config, data, network, targets, stage.genes)
+        report = audit_generation(Coevolution(problem.space, stage.config.search), problem)
+        console.print(f"[bold]{stage.name}[/]: one generation, arithmetic={arithmetic!r}")
+        console.print(str(report), highlight=False)
+        clean &= report.ok
+    return clean
+
+
+def audit_generation(algorithm: Algorithm, problem: Problem) -> AuditReport:
+    """Audit draw, edit, evaluate, select, update and accept of one generation."""
+    key = jax.random.key(0)
+    carry = first_carry(algorithm, problem, key)
+
+    def generation(problem: Problem, key: jax.Array, carry: Carry) -> Any:
+        return run_generation(
+            algorithm, problem, key, carry, rules=Rules(generations=1), chunk=1, mesh=None
+        )
+
+    return audit(generation, problem, key, carry)
