@@ -1,9 +1,10 @@
-"""How fast each path of `qevo.integer.dot` and `conv` is on this machine: what `choose_path` rests on.
+"""How fast each path of `qevo.integer.dot` and `conv` is here: what `choose_path` rests on.
 
     python benchmarks/paths.py --output paths.json
 
 Each product is followed by `requantize`, as in a network. *alone*: one network. *candidates*: per
-candidate, many kernels through `lax.map`; first layers share their input, the others don't.
+candidate, many kernels through `lax.map`; first layers share their input, the others don't. Beside
+the time that passed stands the time of all cores, which other programs on the machine disturb less.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path as FilePath
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -82,9 +83,12 @@ class Conv:
         return image, (self.kernel, self.kernel, self.inputs, self.outputs)
 
     def product(self, path: Path) -> Callable[[jax.Array, jax.Array], jax.Array]:
-        strides, padding = (self.stride,) * 2, ((self.padding, self.padding),) * 2
         return functools.partial(
-            conv, strides=strides, padding=padding, path=path, bound=self.bound
+            conv,
+            strides=(self.stride, self.stride),
+            padding=((self.padding, self.padding),) * 2,
+            path=path,
+            bound=self.bound,
         )
 
     def chosen(self, arithmetic: Literal["int", "fast"], backend: str) -> Path:
@@ -106,26 +110,35 @@ CASES: tuple[Dense | Conv, ...] = (
     Conv("ResNet-8, 32x32, 3 to 16, 3x3", 32, 3, 16, 3, 1, first=True),
     Conv("ResNet-8, 32x32, 16 to 16, 3x3", 32, 16, 16, 3, 1),
     Conv("ResNet-8, 32x32, 16 to 32, 3x3 / 2", 32, 16, 32, 3, 1, stride=2),
-    Conv("ResNet-8, 16x16, 32 to 32, 3x3", 16, 32, 32, 3, 1),
     Conv("ResNet-8, 8x8, 64 to 64, 3x3", 8, 64, 64, 3, 1),
 )
 
 
-def shortest(fn: Callable, *args: jax.Array, seconds: float) -> float:
-    """The best of the runs that fit into ``seconds``, in milliseconds."""
+class Time(NamedTuple):
+    """The best of several runs, in milliseconds."""
+
+    elapsed: float
+    cores: float  # summed over the threads of this process
+
+    def __str__(self) -> str:
+        return f"{self.elapsed:.2f} ({self.cores:.2f})"
+
+
+def shortest(fn: Callable, *args: jax.Array, seconds: float, networks: int = 1) -> Time:
+    """The time per network of the best of the runs that fit into ``seconds``, two at least."""
     compiled = jax.jit(fn)
     jax.block_until_ready(compiled(*args))
-    best, end = float("inf"), time.perf_counter() + seconds
-    while best == float("inf") or time.perf_counter() < end:
-        start = time.perf_counter()
+    runs, end = [], time.perf_counter() + seconds
+    while len(runs) < 2 or time.perf_counter() < end:
+        start = time.perf_counter(), time.process_time()
         jax.block_until_ready(compiled(*args))
-        best = min(best, time.perf_counter() - start)
-    return 1e3 * best
+        runs.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    return Time(*(1e3 * min(column) / networks for column in zip(*runs, strict=True)))
 
 
 def measure(
     case: Dense | Conv, path: Path, *, batch: int, candidates: int, seconds: float
-) -> dict[str, float]:
+) -> dict[str, Time]:
     """Milliseconds per batch and network."""
     rng = np.random.default_rng(0)
     image, kernel = case.shapes
@@ -148,7 +161,7 @@ def measure(
 
     return {
         "alone": shortest(layer, x[0], w[0], seconds=seconds),
-        "candidates": shortest(population, x, w, seconds=seconds) / candidates,
+        "candidates": shortest(population, x, w, seconds=seconds, networks=candidates),
     }
 
 
@@ -157,7 +170,7 @@ def main(
     output: FilePath | None = None,
     batch: int = 256,
     candidates: int = 16,
-    seconds: float = 0.2,
+    seconds: float = 0.1,
     only: str = "",
 ) -> None:
     """Measure every path on the layers of LeNet-300-100, LeNet-5 and ResNet-8.
@@ -180,17 +193,24 @@ def main(
             except jax.errors.JaxRuntimeError as error:
                 console.print(f"{case.name}, {path}: {str(error).splitlines()[0]}")
         chosen = {mode: case.chosen(mode, backend) for mode in ("int", "fast")}
-        table = Table("path", "alone, ms", "candidates, ms", "chosen for", title=case.name)
-        best = {key: min(row[key] for row in rows.values()) for key in ("alone", "candidates")}
+        table = Table(
+            "path", "alone, ms (cores)", "candidates, ms (cores)", "chosen for", title=case.name
+        )
+        best = {
+            key: min((row[key] for row in rows.values()), key=lambda spent: spent.cores)
+            for key in ("alone", "candidates")
+        }
         for path, row in rows.items():
             cells = (
-                f"[bold]{row[key]:.2f}[/]" if row[key] == best[key] else f"{row[key]:.2f}"
-                for key in best
+                f"[bold]{row[key]}[/]" if row[key] == best[key] else str(row[key]) for key in best
             )
             modes = ", ".join(mode for mode, choice in chosen.items() if choice == path)
             table.add_row(path, *cells, modes)
         console.print(table)
-        records.append({"layer": case.name, "milliseconds": rows, "chosen": chosen})
+        milliseconds = {
+            path: {key: spent._asdict() for key, spent in row.items()} for path, row in rows.items()
+        }
+        records.append({"layer": case.name, "milliseconds": milliseconds, "chosen": chosen})
     if output is not None:
         about = {"device": jax.devices()[0].device_kind, "backend": backend, "jax": jax.__version__}
         settings = {"batch": batch, "candidates": candidates}

@@ -59,7 +59,7 @@ Command = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of the `qevo` command; exits with 2 for input that cannot work."""
+    """Entry point of the `qevo` command; exits with 2 for input that cannot work, 130 on Ctrl-C."""
     command = tyro.cli(
         Command,  # type: ignore[arg-type]
         prog="qevo",
@@ -69,9 +69,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     try:
         code = _run(command)
-    except QevoError as error:
+    except (QevoError, OSError) as error:  # OSError: a full disk, a folder without permission
         print(f"qevo: {error}", file=sys.stderr)
         code = 2
+    except KeyboardInterrupt:
+        code = 130
     sys.exit(code)
 
 

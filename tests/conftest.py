@@ -4,14 +4,23 @@ Leaves out the tests on full data sets where QEVO_DATA_DIR does not say where th
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
+
+# The first example of a property compiles, which no deadline allows for.
+hypothesis.settings.register_profile(
+    "qevo", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("qevo")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compile a program once, also across the processes that some tests start."""
+    """Compile a program once, also across the processes that some tests start; find `support`."""
+    sys.path.insert(0, os.path.dirname(__file__))
     cache = getattr(config, "cache", None)
     if cache is not None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache.mkdir("jax")))

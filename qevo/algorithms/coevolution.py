@@ -41,7 +41,7 @@ class CoevolutionConfig:
     radius: int = 1
     """Levels on each side of a gene's current centre that its table covers (L = 2 radius + 1)."""
     spread: float = 0.04
-    """Share of a fresh table's mass that lies off its centre."""
+    """Share of a fresh table's mass that lies off its centre, where all its levels are allowed."""
     rate: float = 0.7
     """Learning rate: share of a table's mass that a unanimous population moves in a generation."""
     final_rate: float = 0.1
@@ -119,11 +119,11 @@ class Coevolution(Algorithm):
         if not 1 <= c.radius <= 15:
             raise QevoError(f"radius must be 1 to 15, got {c.radius}")
         others = 2 * c.radius
-        least = others / TABLE_TOTAL
-        if not least <= c.spread <= 0.5 or not 0 <= c.margin * others <= c.spread:
+        least, most = others / TABLE_TOTAL, others / (others + 1)
+        if not least <= c.spread <= most or not 0 <= c.margin * others <= c.spread:
             raise QevoError(
-                f"spread must lie in {least:.4f}..0.5 and hold the margin of {others} levels, got "
-                f"spread {c.spread} and margin {c.margin}"
+                f"spread must lie in {least:.4f}..{most:.4f} and hold the margin of {others} "
+                f"levels, got spread {c.spread} and margin {c.margin}"
             )
         if not 0 < c.rate <= 16 or not 0 <= c.final_rate <= 1 or not 1 <= c.schedule < 1 << 20:
             raise QevoError(
@@ -255,11 +255,9 @@ class Coevolution(Algorithm):
     def _fresh(
         self, centre: jax.Array, low: jax.Array, high: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Tables int16 ``[genes, L]`` with `spread` shared by the allowed levels off the centre."""
+        """Tables int16 ``[genes, L]``: off the centre, every allowed level holds its share."""
         allowed = self._allowed(centre, low, high)
-        others = jnp.sum(allowed, axis=1, dtype=jnp.int32) - 1
-        each = self.spread // jnp.maximum(others, 1)
-        tables = jnp.where(allowed, each[:, None], 0)
+        tables = jnp.where(allowed, self.spread // (self.levels - 1), 0)
         tables = tables.at[:, self.config.radius].set(0)
         rest = jnp.sum(tables, axis=1, dtype=jnp.int32)
         tables = tables.at[:, self.config.radius].set(TABLE_TOTAL - rest)

@@ -164,15 +164,15 @@ def evolve(
                     run.save(carry, fingerprint, spent + now - began)
                     saved_at, saved_generation = now, done
             show(done, records[-1])
-            if interrupted.is_set():
+            if interrupted.signal is not None:
                 stopped = "interrupted"
                 break
             if max_seconds is not None and now - began >= max_seconds:
                 stopped = "time"
                 break
-    seconds = spent + time.monotonic() - began
-    if run:
-        run.save(carry, fingerprint, seconds)
+        seconds = spent + time.monotonic() - began
+        if run:
+            run.save(carry, fingerprint, seconds)
     return _result(algorithm, problem, carry, rules, seconds, compiled, stopped, metrics)
 
 
@@ -312,18 +312,27 @@ class _Folder:
         write_atomically(self.metrics, lambda new: new.write_text(text, encoding="utf-8"))
 
 
+class _Interruption:
+    """The signal that asked the run to stop, or ``None``."""
+
+    signal: int | None = None
+
+
 @contextlib.contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C or SIGTERM into an event; a second Ctrl-C interrupts at once."""
-    asked = threading.Event()
+def _interruptible() -> Iterator[_Interruption]:
+    """Note the first Ctrl-C or SIGTERM instead of dying; a second Ctrl-C interrupts at once.
+
+    A SIGTERM is delivered again on leaving, when all is saved: whoever sent it wants an end.
+    """
+    asked = _Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
 
     def ask(number: int, frame: Any) -> None:
-        if asked.is_set():
+        if asked.signal is not None:
             raise KeyboardInterrupt
-        asked.set()
+        asked.signal = number
 
     before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -331,3 +340,5 @@ def _interruptible() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if asked.signal == signal.SIGTERM:
+            signal.raise_signal(signal.SIGTERM)

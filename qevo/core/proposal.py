@@ -38,4 +38,4 @@ def edit(context: jax.Array, positions: jax.Array, values: jax.Array) -> jax.Arr
 
     Positions outside ``0..N-1`` are padding and are dropped.
     """
-    return context.at[positions].set(values, mode="drop")
+    return context.at[positions].set(values, mode="drop", wrap_negative_indices=False)

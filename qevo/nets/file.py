@@ -47,7 +47,7 @@ def save(network: QuantizedNetwork, path: str | os.PathLike[str]) -> None:
         "scales": dict(network.scales),
     }
     metadata = {_KEY: json.dumps(header, sort_keys=True)}
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    contiguous = {name: np.asarray(t, order="C") for name, t in tensors.items()}  # 0-d stays 0-d
     _write(Path(path), serialize(contiguous, metadata))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +33,17 @@ def multiply(x: jax.Array, kernel: Any, layer: Product) -> jax.Array:
 def activate(x: jax.Array, activation: Activation) -> jax.Array:
     """ReLU or nothing."""
     return nn.relu(x) if activation == "relu" else x
+
+
+def sampling_stride(count: int, limit: int) -> int:
+    """A stride that takes at most ``limit`` of ``count`` values, in step with no axis.
+
+    Coprime to the small primes, so that it visits all channels, rows and columns alike.
+    """
+    stride = -(-count // limit)
+    while math.gcd(stride, 2 * 3 * 5 * 7 * 11 * 13) > 1:
+        stride += 1
+    return stride
 
 
 class _FloatProduct(nn.Module):
@@ -120,7 +132,7 @@ def _observe(
     scope: nn.Module, value: jax.Array, *, signed: bool, summands: tuple[str, ...] = ()
 ) -> Observed:
     flat = value.reshape(-1)
-    sample = flat[:: -(-flat.size // SAMPLE_LIMIT)]
+    sample = flat[:: sampling_stride(flat.size, SAMPLE_LIMIT)]
     observation = Observation(jnp.abs(flat).max(), sample, signed, summands)
     if scope.is_mutable_collection("sites"):
         scope.put_variable("sites", "observation", observation)

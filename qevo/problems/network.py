@@ -15,7 +15,14 @@ from flax import struct
 from qevo.core.problem import Metrics, Problem
 from qevo.core.space import GENE_MAX, Leaf, Space
 from qevo.errors import QevoError
-from qevo.integer.loss import UNIT, cross_entropy, error_count, soft_cross_entropy
+from qevo.integer.loss import (
+    BATCH_LIMIT,
+    TARGET_TOTAL,
+    UNIT,
+    cross_entropy,
+    error_count,
+    soft_cross_entropy,
+)
 from qevo.nets.arithmetic import LayerArithmetic
 from qevo.nets.integer_numerics import Arithmetic
 from qevo.nets.network import QuantizedNetwork, forward
@@ -87,10 +94,25 @@ class NetworkProblem(Problem):
           candidate_chunk: candidates evaluated side by side.
 
         Raises:
-          QevoError: shapes or labels that do not fit the network, or nothing to search.
+          QevoError: shapes, labels or settings that do not fit the network, more images than a
+            summed loss can hold, or nothing to search.
         """
-        _check_images(network, "search", images, targets, batch_size)
-        _check_images(network, "validation", validation_images, validation_labels, 1)
+        if validation_targets is None:
+            validation_targets = validation_labels
+        _check_settings(loss, arithmetic, batch_size, candidate_chunk)
+        _check_images(network, "search", images)
+        _check_images(network, "validation", validation_images)
+        for what, values, count, soft in (
+            ("targets", targets, len(images), True),
+            ("validation_targets", validation_targets, len(validation_images), True),
+            ("validation_labels", validation_labels, len(validation_images), False),
+        ):
+            _check_targets(network, what, values, count, soft=soft)
+        if len(validation_images) > BATCH_LIMIT:
+            raise QevoError(
+                f"{len(validation_images)} validation images: the summed loss of more than "
+                f"{BATCH_LIMIT} leaves int32"
+            )
         prepare = jax.jit(network.prepare)
         return cls(
             space=network_space(network, genes=genes, radius=radius),
@@ -99,9 +121,7 @@ class NetworkProblem(Problem):
             images=prepare(jnp.asarray(images)),
             targets=jnp.asarray(targets, jnp.int32),
             validation_images=prepare(jnp.asarray(validation_images)),
-            validation_targets=jnp.asarray(
-                validation_labels if validation_targets is None else validation_targets, jnp.int32
-            ),
+            validation_targets=jnp.asarray(validation_targets, jnp.int32),
             validation_labels=jnp.asarray(validation_labels, jnp.int32),
             module=network.integer_module(arithmetic),
             fraction_bits=network.fraction_bits,
@@ -235,15 +255,44 @@ def _bias_leaf(base: np.ndarray, step: np.ndarray, facts: LayerArithmetic) -> Le
     return Leaf(base.shape, low, high, 0, base, step, np.int32)
 
 
-def _check_images(
-    network: QuantizedNetwork, what: str, images: np.ndarray, targets: np.ndarray, batch: int
-) -> None:
-    if images.dtype != np.uint8 or tuple(images.shape[1:]) != network.image_shape:
+def _check_settings(loss: str, arithmetic: str, batch: int, chunk: int | None) -> None:
+    if loss not in get_args(Loss) or arithmetic not in get_args(Arithmetic):
+        raise QevoError(
+            f"loss is one of {', '.join(get_args(Loss))} and arithmetic one of "
+            f"{', '.join(get_args(Arithmetic))}; got {loss!r} and {arithmetic!r}"
+        )
+    if not 1 <= batch <= BATCH_LIMIT:
+        raise QevoError(f"batch_size must be 1 to {BATCH_LIMIT}, got {batch}")
+    if chunk is not None and chunk < 1:
+        raise QevoError(f"candidate_chunk must be at least 1, got {chunk}")
+
+
+def _check_images(network: QuantizedNetwork, what: str, images: np.ndarray) -> None:
+    if images.dtype != np.uint8 or images.shape[1:] != network.image_shape or not len(images):
         raise QevoError(
             f"{what} images must be uint8 [n, {', '.join(map(str, network.image_shape))}], got "
             f"{images.dtype} {list(images.shape)}"
         )
-    if len(images) != len(targets) or not len(images):
-        raise QevoError(f"{len(images)} {what} images come with {len(targets)} targets")
-    if batch < 1:
-        raise QevoError(f"batch_size must be at least 1, got {batch}")
+
+
+def _check_targets(
+    network: QuantizedNetwork, what: str, targets: np.ndarray, count: int, *, soft: bool
+) -> None:
+    """Labels within the network's classes or, where ``soft`` allows them, exact frequencies."""
+    targets = np.asarray(targets)
+    (classes,) = {
+        len(network.constants[name]["bias"])
+        for name in network.layers
+        if "shift" not in network.constants[name]  # only the logits have none
+    }
+    shapes = [(count,), (count, classes)] if soft else [(count,)]
+    if targets.dtype.kind not in "iu" or targets.shape not in shapes:
+        raise QevoError(
+            f"{what} must be integers {' or '.join(str(list(shape)) for shape in shapes)}, one per "
+            f"image, got {targets.dtype} {list(targets.shape)}"
+        )
+    low, high = int(targets.min()), int(targets.max())
+    if targets.ndim == 1 and not 0 <= low <= high < classes:
+        raise QevoError(f"{what} are {low}..{high}, the network's classes 0..{classes - 1}")
+    if targets.ndim == 2 and (low < 0 or np.any(targets.sum(axis=1) != TARGET_TOTAL)):
+        raise QevoError(f"{what} must be 0 or more and sum to {TARGET_TOTAL} for every image")

@@ -12,7 +12,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from qevo.nets.arithmetic import activation_range
-from qevo.nets.float_numerics import Calibrating, Observation
+from qevo.nets.float_numerics import Calibrating, Observation, sampling_stride
 from qevo.nets.images import PixelScaling, image_rule
 from qevo.quantize.batches import batches
 
@@ -61,7 +61,7 @@ def calibrate(
     for name, seen in observations.items():
         low, high = activation_range(activation_bits, signed=seen[0].signed)
         values = np.concatenate([np.asarray(o.sample) for o in seen])
-        values = values[:: -(-len(values) // _VALUES)]
+        values = values[:: sampling_stride(len(values), _VALUES)]
         maximum = max(float(o.maximum) for o in seen)
         scale = _best_scale(values, maximum, low, high, power_of_two=name in shifted)
         sites[name] = Site(scale, low, high)

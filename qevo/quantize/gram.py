@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from jax import lax
 
+from qevo.nets.float_numerics import sampling_stride
 from qevo.nets.numerics import Product
 
 MEAN_BATCH = 64  # images whose rows are summed at once
@@ -62,12 +63,13 @@ class InputRows:
     def moments(self, outputs: np.ndarray) -> Moments:
         """Moments against float32 outputs ``[n, C]`` or ``[n, H', W', C]``."""
         channels, positions = outputs.shape[-1], math.prod(outputs.shape[1:-1])
-        stride = -(-len(self.inputs) * positions // MAX_ROWS)
+        stride = sampling_stride(len(self.inputs) * positions, MAX_ROWS)
         gram, cross = np.zeros((self.fan_in, self.fan_in)), np.zeros((self.fan_in, channels))
         sum_input, sum_output, count = np.zeros(self.fan_in), np.zeros(channels), 0
         for part, rows in self._batches(max(1, ROWS // positions)):
-            x = rows[part.start % stride :: stride].astype(np.float32)
-            z = outputs[part].reshape(-1, channels)[part.start % stride :: stride]
+            first = -part.start * positions % stride
+            x = rows[first::stride].astype(np.float32)
+            z = outputs[part].reshape(-1, channels)[first::stride]
             count += len(x)
             gram += x.T @ x
             cross += x.T @ z

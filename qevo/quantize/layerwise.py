@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from qevo.quantize.rounding import FloatLayer, Rounded
-from qevo.quantize.scales import round_to_levels, squared_error_scale
+from qevo.quantize.scales import squared_error_scale
 
 _BLOCK = 32  # rows whose product with the Gram matrix is maintained step by step
 
@@ -18,21 +18,23 @@ class LayerwiseFit:
 
     H is the covariance of the layer's inputs as the integer layers before it give them (the mean is
     the bias's business), and w the ridge regression that best reproduces the float layer's output
-    from those inputs, drawn toward the float weights. Starts from sequential rounding with error
-    feedback and alternates between the best scale for the levels and integer coordinate descent,
-    all channels at once, with the product H·(s q - w) maintained.
+    from those inputs, drawn toward the float weights. Every channel starts at several scales with
+    sequential rounding, whose errors the weights not yet rounded make up for, and alternates
+    between integer coordinate descent and the best scale for the levels; the best start stays.
 
-    Nagel et al. 2020 (AdaRound) and Frantar et al. 2022 (Optimal Brain Compression) state the
-    objective.
+    Nagel et al. 2020 (AdaRound) state the objective; the sequential rounding is that of Frantar et
+    al. 2022 (OPTQ), which is Babai's nearest plane algorithm.
 
     Attributes:
       ridge: added to H, relative to its mean diagonal.
-      rounds: alternations of scale and levels.
+      starts: scales to start from, relative to that of the least squared error.
+      rounds: alternations of levels and scale.
       sweeps: passes of coordinate descent in each.
     """
 
     ridge: float = 1e-2
-    rounds: int = 8
+    starts: tuple[float, ...] = (0.8, 1.0, 1.25, 1.5)
+    rounds: int = 2
     sweeps: int = 2
 
     def __call__(self, layer: FloatLayer) -> Rounded:
@@ -40,14 +42,50 @@ class LayerwiseFit:
         diagonal = np.eye(len(moments.gram)) * self.ridge * max(np.diag(moments.gram).mean(), 1e-12)
         gram = moments.gram + diagonal
         target = np.linalg.solve(gram, moments.cross + diagonal @ layer.kernel)
-        scale = squared_error_scale(target, layer.low, layer.high, layer.grid)
-        levels = round_to_levels(target / scale, layer.low, layer.high)
+        base = squared_error_scale(target, layer.low, layer.high, layer.grid)
+        # All starts side by side: column i·C + c is channel c from start i.
+        columns = (len(self.starts), len(base))
+        scale = layer.grid.nearest(np.outer(self.starts, base)).reshape(-1)
+        target = np.tile(target, len(self.starts))
         gram_target = gram @ target
+        levels = round_with_feedback(target / scale, gram, layer.low, layer.high)
         for _ in range(self.rounds):
             levels = descend(levels, scale, target, gram, layer.low, layer.high, self.sweeps)
-            scale = layer.grid.nearest(best_scale(levels, gram, gram_target, scale))
+            scale = best_scale(levels, gram, gram_target, scale)
+            scale = layer.grid.nearest(scale.reshape(columns)).reshape(-1)
         levels = descend(levels, scale, target, gram, layer.low, layer.high, self.sweeps)
-        return Rounded(levels.astype(np.int8), scale)
+        residual = levels * scale - target
+        error = (residual * (gram @ residual)).sum(0).reshape(columns)
+        best = error.argmin(0) * columns[1] + np.arange(columns[1])
+        return Rounded(levels[:, best].astype(np.int8), scale[best])
+
+
+def round_with_feedback(exact: np.ndarray, gram: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Round row after row, moving the later rows to where they best make up for the errors so far.
+
+    Args:
+      exact: ``[K, C]``, real levels.
+      gram: ``[K, K]``, positive definite.
+      low, high: of the levels.
+
+    Returns:
+      float64 ``[K, C]``, integers.
+    """
+    order = np.argsort(-np.diag(gram), kind="stable")  # what matters most has most to correct it
+    factor = np.linalg.cholesky(np.linalg.inv(gram[np.ix_(order, order)])).T
+    exact = exact[order]
+    rounded = np.empty_like(exact)
+    for start in range(0, len(exact), _BLOCK):
+        stop = min(start + _BLOCK, len(exact))
+        error = np.empty((stop - start, exact.shape[1]))
+        for i in range(start, stop):
+            rounded[i] = np.clip(np.rint(exact[i]), low, high)
+            error[i - start] = (exact[i] - rounded[i]) / factor[i, i]
+            exact[i + 1 : stop] -= np.outer(factor[i, i + 1 : stop], error[i - start])
+        exact[stop:] -= factor[start:stop, stop:].T @ error
+    levels = np.empty_like(rounded)
+    levels[order] = rounded
+    return levels
 
 
 def best_scale(

@@ -87,7 +87,8 @@ def train(
     data = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
     key_init, key_run = jax.random.split(jax.random.key(config.seed))
     variables = module.init(key_init, data[0][:1])
-    params, rest = variables["params"], {k: v for k, v in variables.items() if k != "params"}
+    params = variables["params"]
+    rest: dict[str, Any] = {k: v for k, v in variables.items() if k != "params"}
 
     def loss_fn(params: Any, rest: Any, x: jax.Array, y: jax.Array) -> Any:
         logits, rest = module.apply({"params": params, **rest}, x, mutable=list(rest))
@@ -108,7 +109,7 @@ def train(
         totals += jnp.stack([loss, accuracy])
         return optax.apply_updates(params, updates), rest, state, totals
 
-    carry = params, rest, optimizer.init(params), jnp.zeros(2)
+    carry: Any = params, rest, optimizer.init(params), jnp.zeros(2)
     for epoch, key in enumerate(jax.random.split(key_run, config.epochs)):
         key_order, key_augment = jax.random.split(key)
         order = np.asarray(jax.random.permutation(key_order, len(images)))

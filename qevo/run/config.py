@@ -25,8 +25,9 @@ class StageConfig:
 class TrainConfig:
     """Evolve an integer network: float teacher, rounding, search, report.
 
-    Writes a run folder: config.json, teacher.safetensors, one folder per search stage with its
-    checkpoint and metrics.jsonl, network.safetensors, result.json and run.png.
+    Writes a run folder: config.json, teacher.safetensors, its roundings and soft labels, one folder
+    per search stage with its checkpoint and metrics.jsonl, network.safetensors, result.json and
+    run.png.
     """
 
     data: str = "fashion_mnist_small"
@@ -105,17 +106,18 @@ class TrainConfig:
         return self.runs / (self.name or f"{data}-{self.architecture}-{self.seed}")
 
     def bits_by_pattern(self) -> dict[str, str | int]:
-        """`bits` as a mapping.
+        """`bits` as a mapping; an entry without "=" is for all layers.
 
         Raises:
-          QevoError: for an entry without "=".
+          QevoError: no entry.
         """
         rules: dict[str, str | int] = {}
         for rule in self.bits:
             pattern, equals, value = rule.partition("=")
             if not equals:
                 pattern, value = "*", rule
-            rules[pattern] = int(value) if value.isdigit() else value
+            rules.pop(pattern, None)  # the last match counts, so a repeated pattern moves back
+            rules[pattern] = int(value) if value.isdecimal() else value
         if not rules:
             raise QevoError('bits needs at least one PATTERN=BITS, such as "*=ternary"')
         return rules

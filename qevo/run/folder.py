@@ -21,6 +21,8 @@ CONFIG = "config.json"
 NETWORK = "network.safetensors"
 RESULT = "result.json"
 TEACHER = "teacher.safetensors"
+TARGETS = "targets.safetensors"
+SECONDS = "seconds.json"
 PICTURE = "run.png"
 
 
@@ -30,18 +32,21 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """Read JSON.
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Read a JSON object.
 
     Raises:
-      QevoError: the file is missing or no JSON.
+      QevoError: the file is missing or no JSON object.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         raise QevoError(f"{path} does not exist; is {path.parent} a run folder?") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise QevoError(f"{path} is no JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise QevoError(f"{path} holds no JSON object, but a {type(values).__name__}")
+    return values
 
 
 def config_values(config: TrainConfig) -> dict[str, Any]:
@@ -59,7 +64,7 @@ def read_config(folder: pathlib.Path) -> TrainConfig:
     values.pop("data_sha256", None)
     try:
         return _record(TrainConfig, values)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise QevoError(
             f"{folder / CONFIG} is not the configuration of this version of qevo: {error}"
         ) from None
@@ -80,21 +85,21 @@ def _record(kind: Any, values: dict[str, Any]) -> Any:
     return kind(**made)
 
 
-def save_variables(path: pathlib.Path, variables: Any) -> None:
-    """Write a tree of float arrays, such as a teacher's, to one safetensors file."""
-    flat = flatten_dict(variables, sep="/")
-    arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
+def save_arrays(path: pathlib.Path, tree: Any) -> None:
+    """Write a tree of arrays, such as a teacher's variables, to one safetensors file."""
+    flat = flatten_dict(tree, sep="/")
+    arrays = {name: np.asarray(value, order="C") for name, value in flat.items()}
     write_atomically(path, lambda temporary: save_file(arrays, temporary))
 
 
-def load_variables(path: pathlib.Path) -> Any:
-    """Read what `save_variables` wrote.
+def load_arrays(path: pathlib.Path) -> Any:
+    """Read what `save_arrays` wrote.
 
     Raises:
       QevoError: the file is missing or damaged.
     """
-    if not path.exists():
-        raise QevoError(f"no float network at {path}")
+    if not path.is_file():
+        raise QevoError(f"no such file: {path}")
     try:
         return unflatten_dict(load_file(path), sep="/")
     except (SafetensorError, OSError) as error:

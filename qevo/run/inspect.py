@@ -19,7 +19,8 @@ from qevo.integer.audit import AuditReport, audit
 from qevo.nets.file import load as load_network
 from qevo.nets.integer_numerics import Arithmetic
 from qevo.run import folder as files
-from qevo.run.pipeline import accuracy, search_targets, stage_problem, stages, teacher
+from qevo.run.pipeline import accuracy, stage_problem, stages
+from qevo.run.preparation import kept_targets
 
 console = Console()
 
@@ -39,43 +40,50 @@ def evaluate_file(
     network = load_network(path)
     beside = path.parent / files.CONFIG
     known = files.read_json(beside) if beside.exists() else {}
-    data = data or known.get("data")
-    if data is None:
+    name = data or known.get("data")
+    if name is None:
         raise QevoError(f"say which --data to use: there is no {beside} that would tell")
-    seed = known.get("split_seed", 0) if split_seed is None else split_seed
-    images = load(data, seed=seed)
+    images = load(name, seed=known.get("split_seed", 0) if split_seed is None else split_seed)
+    before = known.get("data_sha256", "") if data is None and split_seed is None else ""
+    if before and before != images.fingerprint():
+        raise QevoError(
+            f"{name} has changed since the run in {path.parent}, which may have searched on what "
+            f"are test images now; to evaluate all the same, say --data {name}"
+        )
     result = {
         name: accuracy(lambda x: network(x, arithmetic=arithmetic), split)
         for name, split in (("validation", images.validation), ("test", images.test))
     }
     bits = ", ".join(f"{layer} {bits}" for layer, bits in network.bits.items())
-    console.print(f"{path}: {bits}; activations {network.activation_bits} bit", highlight=False)
-    console.print(f"{images.source}", highlight=False)
+    _say(f"{path}: {bits}; activations {network.activation_bits} bit")
+    _say(images.source)
     for name, value in result.items():
-        console.print(f"{name:<10} {100 * value:.2f} %", highlight=False)
+        _say(f"{name:<10} {100 * value:.2f} %")
     return result
 
 
 def audit_run(path: pathlib.Path, *, arithmetic: Arithmetic = "int") -> bool:
     """Audit one generation of every search stage of a run; print the reports.
 
-    Returns whether no stage holds a float outside proved exact products.
+    Returns whether no stage holds a float at all or, with "fast", outside proved exact products.
 
     Raises:
       QevoError: the folder is no finished run, or its data is not there.
     """
-    config = dataclasses.replace(files.read_config(path), arithmetic=arithmetic)
+    here = path.resolve()  # a run folder may have been moved
+    config = dataclasses.replace(
+        files.read_config(path), runs=here.parent, name=here.name, arithmetic=arithmetic
+    )
     network = load_network(path / files.NETWORK)
     data = load(config.data, seed=config.split_seed)
-    module, variables = teacher(config, data)
-    targets = search_targets(config, data, module, variables)
+    targets = kept_targets(config, data)
     clean = True
     for stage in stages(config):
         problem = stage_problem(config, data, network, targets, stage.genes)
         report = audit_generation(Coevolution(problem.space, stage.config.search), problem)
         console.print(f"[bold]{stage.name}[/]: one generation, arithmetic={arithmetic!r}")
-        console.print(str(report), highlight=False)
-        clean &= report.ok
+        _say(str(report))
+        clean &= report.integer_only if arithmetic == "int" else report.ok
     return clean
 
 
@@ -90,3 +98,8 @@ def audit_generation(algorithm: Algorithm, problem: Problem) -> AuditReport:
         )
 
     return audit(generation, problem, key, carry)
+
+
+def _say(text: str) -> None:
+    """Print as it is: no markup, no colours, no line breaks in paths."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

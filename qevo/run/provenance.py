@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import pathlib
 import platform
+import shutil
 import subprocess
 
-import jax
+from qevo.core.devices import devices_of
 
 PACKAGES = ("qevo", "jax", "jaxlib", "flax", "optax", "evosax", "numpy")
 
@@ -18,22 +20,22 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
-def device() -> str:
-    """The devices in use, such as "8 x NVIDIA H100"."""
-    devices = jax.devices()
-    kind = devices[0].device_kind
+def device(kind: str | None = None) -> str:
+    """The devices of a kind, or of the default one, such as "8 x NVIDIA H100"."""
+    devices = devices_of(kind)
+    model = devices[0].device_kind
     if devices[0].platform == "cpu":
-        kind = f"{_processor()} ({_cores()} cores)"
-    return f"{len(devices)} x {kind}"
+        model = f"{_processor()} ({os.cpu_count()} cores)"
+    return f"{len(devices)} x {model}"
 
 
 def commit() -> str | None:
     """The commit of the checkout that the package runs from, "+" added where it has changes.
 
-    ``None`` for an installed package.
+    ``None`` for an installed package, or without git.
     """
     here = pathlib.Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
+    if not (here / ".git").exists() or shutil.which("git") is None:
         return None
 
     def git(*words: str) -> str:
@@ -53,9 +55,3 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    import os
-
-    return os.cpu_count() or 1

@@ -48,7 +48,7 @@ def test_int8_dot_goes_beyond_24_bits():
 pads = st.tuples(st.integers(0, 3), st.integers(0, 3))
 
 
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=8)
 @given(
     seed=st.integers(0, 2**32 - 1),
     kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),

@@ -41,7 +41,7 @@ def scaled(draw, *, wide):
     return acc, multiplier, shift
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(shifted(), min_size=64, max_size=64))
 def test_shift_round_is_half_even(cases):
     x, shift = zip(*cases, strict=True)
@@ -58,7 +58,7 @@ def test_shift_round_takes_one_shift_for_all():
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize(("low", "high"), [(-127, 127), (-128, 127), (0, 15)])
 def test_requantize_equals_python_integers(wide, low, high):
-    @settings(deadline=None, max_examples=40)
+    @settings(deadline=None, max_examples=20)
     @given(st.lists(scaled(wide=wide), min_size=64, max_size=64))
     def check(cases):
         acc, multiplier, shift = map(int32, zip(*cases, strict=True))

@@ -1,0 +1,66 @@
+"""Progress: a bar on a terminal, lines elsewhere, silence on request."""
+
+import re
+
+import pytest
+
+from qevo.core import progress
+from qevo.core.progress import ProgressReport
+
+RECORD = {"generation": 3, "best": 1234567, "accepted": -5}
+
+
+def show(total: int = 9, *, done: int = 0, enabled: bool = True, upto: int = 9) -> None:
+    with ProgressReport(total, done, title="demo", enabled=enabled) as report:
+        for generation in range(done + 3, upto + 1, 3):
+            report(generation, RECORD)
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_last_generation_prints_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    show()
+    out, err = capsys.readouterr()
+    assert out == ""
+    line = r"demo 9/9  [\d.]+/s  best 1,234,567  accepted -5  0 s left\n"
+    assert re.fullmatch(line, err.replace(",\n", ","))
+
+
+def test_lines_come_at_intervals(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(range(0, 1000, 6))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(now)))
+    show(30, upto=15)
+    seen = re.findall(r"demo (\d+)/30", capsys.readouterr().err)
+    assert seen == ["6", "12"]
+
+
+def test_the_rate_leaves_out_earlier_sessions(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([0.0, 3.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    show(1003, done=1000, upto=1003)
+    assert "1003/1003  1.0/s" in capsys.readouterr().err
+
+
+def test_a_terminal_gets_a_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    show()
+    err = capsys.readouterr().err
+    assert "demo" in err
+    assert "9/9" in err
+    assert "accepted -5" in err
+
+
+def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    show(enabled=False)
+    assert capsys.readouterr() == ("", "")

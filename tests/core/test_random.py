@@ -1,0 +1,145 @@
+"""Integer draws: positions distinct and in proportion, levels exact over every quantile."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qevo.core import random
+from qevo.core.random import TABLE_TOTAL, bits16, table_levels, weighted_positions
+
+GENES = 24
+SIZES = [(1, 1), (1, 7), (1, 24), (2, 5), (3, 8), (6, 1)]  # groups, genes of each
+draw_positions = jax.jit(weighted_positions, static_argnums=(2, 3))
+
+
+@given(
+    st.one_of(
+        st.lists(st.integers(0, 2), min_size=GENES, max_size=GENES),
+        st.lists(st.integers(0, (2**31 - 1) // GENES), min_size=GENES, max_size=GENES),
+        st.lists(st.sampled_from([0, 0, 0, 1, 1000]), min_size=GENES, max_size=GENES),
+    ),
+    st.sampled_from(SIZES),
+    st.integers(0, 2**31 - 1),
+)
+def test_positions_are_distinct_and_weighted(
+    weights: list[int], shape: tuple[int, int], seed: int
+) -> None:
+    groups, size = shape
+    rows = draw_positions(jax.random.key(seed), jnp.array(weights, jnp.int32), groups, size)
+    assert rows.shape == (groups, size)
+    assert rows.dtype == jnp.int32
+    drawn = [position for position in np.ravel(rows).tolist() if position != GENES]
+    weighted = {gene for gene, weight in enumerate(weights) if weight}
+    assert len(set(drawn)) == len(drawn)
+    assert set(drawn) <= weighted
+    assert bool(drawn) == bool(weighted)
+    if sum(weights) <= groups * size:
+        assert set(drawn) == weighted
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_gene_with_two_shares_is_always_drawn(seed: int) -> None:
+    weights = jnp.ones(GENES, jnp.int32).at[5].set(2 * 40).at[17].set(2 * 40)
+    rows = draw_positions(jax.random.key(seed), weights, 1, 7)
+    assert {5, 17} <= set(np.ravel(rows).tolist())
+
+
+@pytest.mark.parametrize("large", [1, 2_000_003])
+def test_positions_come_in_proportion_to_their_weights(large: int) -> None:
+    groups, size, draws = 2, 3, 40_000
+    weights = np.arange(GENES) % 8 * large  # 3 * 28 in all
+    keys = jax.random.split(jax.random.key(large), draws)
+    draw = partial(weighted_positions, groups=groups, size=size)
+    rows = jax.vmap(draw, (0, None))(keys, jnp.asarray(weights, jnp.int32))
+    for group in range(groups):
+        share = size * weights / weights.sum()  # one gene spans at most half of a stratum
+        twice = (share * groups) ** 3 / 6 / groups  # two neighbouring strata may pick one gene
+        counts = np.bincount(np.ravel(rows[:, group]), minlength=GENES + 1)[:GENES]
+        slack = 5 * np.sqrt(share * (1 - share) / draws)
+        frequency = counts / draws
+        assert np.all(frequency <= share + slack)
+        assert np.all(frequency >= share - twice - slack)
+
+
+def test_position_draws_depend_on_the_key() -> None:
+    weights = jnp.full(GENES, 1000, jnp.int32)
+    first, second = (draw_positions(jax.random.key(k), weights, 2, 5) for k in (0, 1))
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(first, draw_positions(jax.random.key(0), weights, 2, 5))
+
+
+@pytest.mark.parametrize("shape", [(4, 8), (3, 7), (1, 1), (5,)])
+def test_bits16_fill_every_bit(shape: tuple[int, ...]) -> None:
+    drawn = jax.vmap(lambda key: bits16(key, shape))(jax.random.split(jax.random.key(0), 4096))
+    assert drawn.shape == (4096, *shape)
+    assert drawn.dtype == jnp.uint16
+    bits = (np.asarray(drawn)[..., None] >> np.arange(16)) & 1
+    assert np.all(np.abs(bits.mean(axis=0) - 0.5) < 5 * 0.5 / 64)
+
+
+@st.composite
+def frequency_tables(draw: st.DrawFn) -> np.ndarray:
+    """Int32 ``[4, L]``; every row sums to TABLE_TOTAL."""
+    levels = draw(st.sampled_from([2, 3, 5, 31]))
+    cut = st.lists(st.integers(0, TABLE_TOTAL), min_size=levels - 1, max_size=levels - 1)
+    return np.array([np.diff([0, *sorted(draw(cut)), TABLE_TOTAL]) for _ in range(4)])
+
+
+@given(tables=frequency_tables(), antithetic=st.booleans())
+def test_levels_are_exact_over_all_quantiles(tables: np.ndarray, antithetic: bool) -> None:
+    quantiles = jnp.arange(TABLE_TOTAL, dtype=jnp.uint16)[:, None]
+    every = jnp.broadcast_to(quantiles, (TABLE_TOTAL, len(tables)))
+    count = TABLE_TOTAL * (2 if antithetic else 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(random, "bits16", lambda key, shape: every.reshape(shape))
+        levels = table_levels(
+            jax.random.key(0), jnp.asarray(tables, jnp.int32), count, antithetic=antithetic
+        )
+    assert levels.shape == (count, len(tables))
+    assert levels.dtype == jnp.int8
+    for gene, table in enumerate(tables):
+        expected = np.repeat(np.arange(len(table)), table)  # the level of each quantile
+        drawn = np.asarray(levels[:, gene])
+        if antithetic:
+            np.testing.assert_array_equal(drawn[0::2], expected)
+            np.testing.assert_array_equal(drawn[1::2], expected[::-1])
+        else:
+            np.testing.assert_array_equal(drawn, expected)
+
+
+def test_levels_follow_their_tables() -> None:
+    tables = np.array([[0, TABLE_TOTAL, 0], [164, 16056, 164], [8192, 0, 8192], [5, 16000, 379]])
+    draws = 50_000
+    levels = table_levels(
+        jax.random.key(3), jnp.asarray(tables, jnp.int32), draws, antithetic=False
+    )
+    for gene, table in enumerate(tables):
+        share = table / TABLE_TOTAL
+        frequency = np.bincount(np.asarray(levels[:, gene]), minlength=3) / draws
+        assert np.all(np.abs(frequency - share) <= 5 * np.sqrt(share * (1 - share) / draws))
+
+
+def test_draws_hold_no_floats(floats_in: Callable[..., list[str]]) -> None:
+    key, weights = jax.random.key(0), jnp.ones(GENES, jnp.int32)
+    tables = jnp.full((GENES, 2), TABLE_TOTAL // 2, jnp.int32)
+    assert floats_in(lambda k, w: weighted_positions(k, w, 2, 5), key, weights) == []
+    assert floats_in(lambda k, t: table_levels(k, t, 8, antithetic=True), key, tables) == []
+
+
+def test_the_look_for_floats_finds_them(floats_in: Callable[..., list[str]]) -> None:
+    def hidden(x: jax.Array) -> jax.Array:
+        def body(carry: jax.Array, _: None) -> tuple[jax.Array, None]:
+            halves = jax.lax.cond(carry > 3, lambda c: c // 2, lambda c: jnp.int32(c / 2), carry)
+            return halves, None
+
+        return jax.jit(lambda x: jax.lax.scan(body, x, length=2)[0])(x)
+
+    assert floats_in(hidden, jnp.int32(5))
+    assert floats_in(lambda x: x[np.array([1, 0])] + jnp.int32(np.float32(1)), jnp.arange(2)) == []
+    assert floats_in(lambda key: jax.random.uniform(key), jax.random.key(0))

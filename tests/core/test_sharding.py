@@ -1,0 +1,62 @@
+"""The same bits on one device and on many; the many are forced on the host, in a process apart."""
+
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+from safetensors.numpy import load_file
+from support import noisy_search
+
+from qevo.core import Result
+
+MANY = """
+import json, pathlib, sys
+import jax
+from support import noisy_search
+from test_sharding import state
+
+assert len(jax.devices()) == 8
+folder = pathlib.Path(sys.argv[1])
+found = {}
+all_devices = set(jax.devices())
+for name, wanted, used in (
+    ("first", 1, set(jax.devices()[:1])),
+    ("last", jax.devices()[7:], set(jax.devices()[7:])),
+    ("two", jax.devices()[3:5], set(jax.devices()[3:5])),
+    ("eight", 8, all_devices),
+    ("default", None, all_devices),
+):
+    result = noisy_search(folder / name, devices=wanted)
+    found[name] = state(result, folder / name)
+    assert result.carry.generation.devices() == used
+print(json.dumps(found))
+"""
+
+
+def state(result: Result, folder: pathlib.Path) -> dict[str, str]:
+    """Digests of everything that a run leaves behind."""
+    arrays = load_file(folder / "checkpoint.safetensors")
+    everything = {name: array.tobytes() for name, array in arrays.items()}
+    everything |= {"genes": result.genes.tobytes(), "fitness": str(result.fitness).encode()}
+    everything["metrics"] = (folder / "metrics.jsonl").read_bytes()
+    return {name: hashlib.sha256(data).hexdigest() for name, data in everything.items()}
+
+
+def test_any_devices_give_the_same_bits(tmp_path: pathlib.Path) -> None:
+    here = pathlib.Path(__file__).parent
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(here.parent), str(here)]),
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+    }
+    command = [sys.executable, "-W", "error", "-c", MANY, str(tmp_path / "many")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    alone = noisy_search(tmp_path / "alone", devices=jax.devices()[:1])
+    expected = state(alone, tmp_path / "alone")
+    names = ("first", "last", "two", "eight", "default")
+    assert json.loads(done.stdout) == dict.fromkeys(names, expected)

@@ -1,0 +1,143 @@
+"""Small searches that many tests share; also imported by the processes that some tests start."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from qevo.algorithms import Coevolution, CoevolutionConfig
+from qevo.core import Algorithm, FunctionProblem, Leaf, Problem, Proposal, Result, Space, evolve
+
+
+def onemax(genes: int = 96) -> FunctionProblem:
+    """The number of zeros among bits."""
+
+    def zeros(bits: jax.Array) -> jax.Array:
+        return jnp.sum(1 - bits, dtype=jnp.int32)
+
+    return FunctionProblem(Space.integers(genes, 0, 1), zeros, optimum=0)
+
+
+def quadratic() -> FunctionProblem:
+    """Squared distance, in steps, to a hidden solution; each leaf has its own bounds and step."""
+    draw = np.random.RandomState(0)
+    low, high = -draw.randint(0, 5, (4, 6)), draw.randint(0, 5, (4, 6))
+    space = Space.of(
+        {
+            "weights": Leaf((4, 6), low, high),
+            "bias": Leaf((8,), -8, 8, base=np.arange(8) * 1000, step=7, dtype=np.int32),
+            "scale": Leaf((3,), -5, 6, [0, 4, 6], base=1 << 20, step=[1, 64, 4096], dtype=np.int32),
+        }
+    )
+    hidden = draw.randint(space.low, np.asarray(space.high, np.int32) + 1).astype(np.int8)
+
+    def distance(solution: Any) -> jax.Array:
+        steps = space.encode(solution).astype(jnp.int32) - hidden
+        return jnp.sum(steps * steps)
+
+    return FunctionProblem(space, distance, optimum=0)
+
+
+@struct.dataclass
+class Medians(Problem):
+    """Distance to a minibatch of noisy measurements of hidden numbers; validated on others.
+
+    The best solution is the median of the measurements, one per gene.
+    """
+
+    space: Space
+    measured: jax.Array  # int32 [n, N]
+    held_out: jax.Array  # int32 [m, N]
+
+    @classmethod
+    def of(cls, genes: int = 48) -> Medians:
+        draw = np.random.RandomState(1)
+        hidden = draw.randint(-4, 5, genes)
+        noise = draw.randint(-2, 3, (400, genes))
+        rows = jnp.asarray(hidden + noise, jnp.int32)
+        return cls(Space.integers(genes, -6, 6), rows[:256], rows[256:])
+
+    def batch(self, key: jax.Array) -> jax.Array:
+        rows = jax.random.randint(key, (32,), 0, self.measured.shape[0], jnp.int32)
+        return self.measured[rows]
+
+    def fitness(self, solution: jax.Array, batch: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.abs(solution.astype(jnp.int32) - batch), dtype=jnp.int32)
+
+    def validation(self, solution: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        farthest = jnp.max(jnp.abs(solution.astype(jnp.int32) - self.held_out))
+        return self.fitness(solution, self.held_out), {"farthest": farthest}
+
+
+class WalkState(NamedTuple):
+    genes: jax.Array  # int8 [N]
+    fitness: jax.Array  # int32 []
+    low: jax.Array  # int8 [N]
+    high: jax.Array  # int8 [N]
+
+
+class Walk(Algorithm):
+    """The least search there is: every candidate redraws one gene, the best one is kept."""
+
+    def __init__(self, space: Space, population_size: int = 8):
+        super().__init__(space, population_size)
+
+    def start(self, key: jax.Array) -> WalkState:
+        space = self.space
+        worst = jnp.int32(2**31 - 1)
+        return WalkState(jnp.array(space.start), worst, jnp.array(space.low), jnp.array(space.high))
+
+    def propose(self, key: jax.Array, state: WalkState) -> tuple[Proposal, WalkState]:
+        key_positions, key_values = jax.random.split(key)
+        shape = (self.population_size, 1)
+        positions = jax.random.randint(key_positions, shape, 0, self.space.size, jnp.int32)
+        low, high = (state.low[positions].astype(jnp.int32), state.high[positions])
+        values = jax.random.randint(key_values, shape, low, high.astype(jnp.int32) + 1, jnp.int32)
+        return Proposal(positions, values.astype(jnp.int8)), state
+
+    def update(
+        self, key: jax.Array, proposal: Proposal, fitness: jax.Array, state: WalkState
+    ) -> tuple[WalkState, dict[str, jax.Array]]:
+        winner = jnp.argmin(fitness)
+        better = fitness[winner] < state.fitness
+        moved = state.genes.at[proposal.positions[winner]].set(proposal.values[winner])
+        genes = jnp.where(better, moved, state.genes)
+        fitness = jnp.minimum(fitness[winner], state.fitness)
+        return state._replace(genes=genes, fitness=fitness), {"kept": better.astype(jnp.int32)}
+
+    def context(self, state: WalkState) -> jax.Array:
+        return state.genes
+
+
+def noisy_search(
+    folder: pathlib.Path | None = None,
+    *,
+    callback: Callable[[dict[str, int]], None] | None = None,
+    resume: bool = False,
+    devices: Any = 1,
+) -> Result:
+    """Coevolution with subgroups on `Medians`, checkpointed after every call."""
+    problem = Medians.of()
+    config = CoevolutionConfig(
+        population=32, group=10, subgroups=2, spread=0.2, rate=4.0, schedule=60
+    )
+    return evolve(
+        Coevolution(problem.space, config),
+        problem,
+        11,
+        generations=90,
+        validate_every=4,
+        scan_length=3,
+        devices=devices,
+        folder=folder,
+        checkpoint_generations=1,
+        resume=resume,
+        progress=False,
+        callback=callback,
+    )

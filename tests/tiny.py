@@ -1,0 +1,52 @@
+"""A data set and a run that are small enough for tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from qevo.algorithms import CoevolutionConfig
+from qevo.quantize.training import TrainingConfig
+from qevo.run import StageConfig, TrainConfig
+
+CLASSES = 3
+SHAPE = (8, 8, 1)
+
+
+def blobs(count: int = 600, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Noisy copies of one pattern for each class: uint8 ``[n, 8, 8, 1]``, int32 ``[n]``."""
+    draw = np.random.RandomState(seed)
+    labels = np.arange(count, dtype=np.int32) % CLASSES
+    patterns = np.random.RandomState(7).randint(60, 200, (CLASSES, *SHAPE))
+    noisy = patterns[labels] + draw.normal(0, 70, (count, *SHAPE))
+    return np.clip(noisy, 0, 255).astype(np.uint8), labels
+
+
+def write_blobs(path: pathlib.Path) -> pathlib.Path:
+    """The blobs as a user's own .npz file."""
+    images, labels = blobs()
+    np.savez(path, images=images, labels=labels)
+    return path
+
+
+def config(data: pathlib.Path | str, runs: pathlib.Path, **changes: Any) -> TrainConfig:
+    """A run of seconds in which both stages find something."""
+    search = CoevolutionConfig(population=16, group=512, rate=1.0, schedule=40)
+    small = TrainConfig(
+        data=str(data),
+        name="tiny",
+        runs=runs,
+        training=TrainingConfig(epochs=4, batch=60),
+        calibration=200,
+        draws=2,
+        batch=64,
+        start="nearest",
+        constants=StageConfig(10, search),
+        weights=StageConfig(20, search),
+        validate_every=5,
+        scan_length=5,
+    )
+    return dataclasses.replace(small, **changes)
