@@ -44,7 +44,7 @@ class Config:
     """Candidates (P)."""
     batch: int = 1024
     """Images per candidate (B)."""
-    single_batches: tuple[int, ...] = (64, 256, 1024, 4096)
+    single_batches: tuple[int, ...] = (64, 128, 256, 1024)
     """Batches tried for one network."""
     repeats: int = 9
     """Repetitions of each measurement."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import tyro
 
 from qevo.errors import QevoError
 from qevo.run.config import TrainConfig
+from qevo.run.folder import read_config
 from qevo.run.inspect import audit_run, evaluate_file
 from qevo.run.pipeline import train
 
@@ -60,21 +63,35 @@ Command = (
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `qevo` command; exits with 2 for input that cannot work, 130 on Ctrl-C."""
-    command = tyro.cli(
-        Command,  # type: ignore[arg-type]
-        prog="qevo",
-        description=DESCRIPTION,
-        args=arguments,
-        config=(tyro.conf.OmitSubcommandPrefixes,),
-    )
     try:
-        code = _run(command)
+        code = _run(parse(arguments))
     except (QevoError, OSError) as error:  # OSError: a full disk, a folder without permission
         print(f"qevo: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
+
+
+def parse(arguments: list[str] | None) -> object:
+    """The command; one that resumes a run has that run's settings where no flag says otherwise."""
+    read: Callable[..., object] = functools.partial(
+        tyro.cli,
+        Command,  # type: ignore[arg-type]
+        prog="qevo",
+        description=DESCRIPTION,
+        args=arguments,
+        config=(tyro.conf.OmitSubcommandPrefixes,),
+    )
+    command = read()
+    if isinstance(command, TrainConfig) and command.resume and command.folder.exists():
+        known = read_config(command.folder)
+        command = read(
+            default=dataclasses.replace(
+                known, runs=command.runs, name=command.name, max_seconds=None
+            )
+        )
+    return command
 
 
 def _run(command: object) -> int:

@@ -4,6 +4,7 @@ Leaves out the tests on full data sets where QEVO_DATA_DIR does not say where th
 """
 
 import os
+import pathlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -61,3 +62,11 @@ def floats_in() -> Callable[..., list[str]]:
         return [*walk(closed.jaxpr), *constants]
 
     return find
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The folder of one small finished run, for tests that only look at it."""
+    import tiny
+
+    return tiny.run(tmp_path_factory.mktemp("finished"))

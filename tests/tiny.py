@@ -7,10 +7,11 @@ import pathlib
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from qevo.algorithms import CoevolutionConfig
 from qevo.quantize.training import TrainingConfig
-from qevo.run import StageConfig, TrainConfig
+from qevo.run import StageConfig, TrainConfig, train
 
 CLASSES = 3
 SHAPE = (8, 8, 1)
@@ -50,3 +51,24 @@ def config(data: pathlib.Path | str, runs: pathlib.Path, **changes: Any) -> Trai
         scan_length=5,
     )
     return dataclasses.replace(small, **changes)
+
+
+def run(folder: pathlib.Path) -> pathlib.Path:
+    """Write the data, do the run, and return its folder."""
+    settings = config(write_blobs(folder / "blobs.npz"), folder / "runs")
+    train(settings)
+    return settings.folder
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path there."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def words(settings: TrainConfig) -> list[str]:
+    """The command line of `qevo train` that says what these settings have of their own."""
+    known = flatten_dict(dataclasses.asdict(TrainConfig()), sep=".")
+    ours = flatten_dict(dataclasses.asdict(settings), sep=".")
+    changed = {name: value for name, value in ours.items() if value != known[name]}
+    return [word for name, v in changed.items() for word in (f"--{name.replace('_', '-')}", str(v))]

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from qevo.core.algorithm import Algorithm, rank_weights
@@ -83,6 +84,11 @@ class Coevolution(Algorithm):
         super().__init__(space, config.population)
         self.config = config
         self._check()
+        movable = np.asarray(space.low < space.high)
+        spans = [(part.offset, part.offset + part.size) for part in space.layout]
+        self.layers = [(first, end) for first, end in spans if movable[first:end].any()]
+        if not self.layers:
+            raise QevoError("no gene can move: low equals high everywhere")
         self.group = min(config.group, space.size // config.subgroups)
         self.levels = 2 * config.radius + 1
         self.spread = round(config.spread * TABLE_TOTAL)
@@ -195,9 +201,9 @@ class Coevolution(Algorithm):
         low = state.low.at[flat].get(mode="clip")
         high = state.high.at[flat].get(mode="clip")
         tables = state.tables.at[flat].get(mode="clip").astype(jnp.int32)
-        tables = self._normalise(
-            tables + self._step(votes, state.generation), self._allowed(centre, low, high)
-        )
+        tables = tables + self._step(votes, state.generation)
+        allowed = self._allowed(centre, low, high)
+        tables = self._normalise(tables, allowed, spare_centre=False)
         tables, moved = self._recentre(tables, centre, low, high)
         uncertainty = TABLE_TOTAL - tables[:, c.radius]
         state = dataclasses.replace(
@@ -220,10 +226,8 @@ class Coevolution(Algorithm):
             return (state.uncertainty >= self._threshold(state.uncertainty, wanted)) & movable
         weights = (state.uncertainty.astype(jnp.int32) >> self.weight_shift) + movable
         if grouping == "layer":
-            layout = self.space.layout
-            turn = state.generation % len(layout)
-            first = jnp.array([part.offset for part in layout], jnp.int32)[turn]
-            end = jnp.array([part.offset + part.size for part in layout], jnp.int32)[turn]
+            turn = state.generation % len(self.layers)
+            first, end = jnp.array(self.layers, jnp.int32)[turn]
             gene = jnp.arange(self.space.size, dtype=jnp.int32)
             weights = jnp.where((gene >= first) & (gene < end), weights, 0)
         return weights
@@ -263,23 +267,20 @@ class Coevolution(Algorithm):
         tables = tables.at[:, self.config.radius].set(TABLE_TOTAL - rest)
         return tables.astype(jnp.int16), rest.astype(jnp.int16)
 
-    def _normalise(
-        self, tables: jax.Array, allowed: jax.Array, *, spare_centre: bool = False
-    ) -> jax.Array:
-        """Lift allowed levels to the margin, empty the others, take the excess off the largest.
+    def _normalise(self, tables: jax.Array, allowed: jax.Array, *, spare_centre: bool) -> jax.Array:
+        """Lift allowed levels to the margin, empty the others, and take the excess off the rest.
 
-        With ``spare_centre`` the centre gives only what no other level can.
+        The centre pays first, or with ``spare_centre`` last; among the others, the largest pays.
         """
-        column = jnp.arange(self.levels)
+        centre = jnp.arange(self.levels) == self.config.radius
         tables = jnp.where(allowed, jnp.clip(tables, self.margin, TABLE_TOTAL), 0)
         for _ in range(self.levels):
             excess = jnp.sum(tables, axis=1, keepdims=True, dtype=jnp.int32) - TABLE_TOTAL
             room = tables - self.margin
-            rank = room
-            if spare_centre:
-                rank = jnp.where(column == self.config.radius, 0, jnp.where(room > 0, room, -1))
-            giver = column == jnp.argmax(rank, axis=1)[:, None]
-            tables -= jnp.where(giver, jnp.minimum(excess, room), 0)
+            turn = jnp.where(centre, 0 if spare_centre else 2 * TABLE_TOTAL, room)
+            payer = jnp.argmax(jnp.where(room > 0, turn, -1), axis=1)
+            pays = jnp.arange(self.levels) == payer[:, None]
+            tables -= jnp.where(pays, jnp.minimum(excess, room), 0)
         return tables
 
     def _recentre(

@@ -1,6 +1,7 @@
 """Architectures written once, the numerics that run them, and quantized networks."""
 
 from qevo.nets.arithmetic import LayerArithmetic
+from qevo.nets.file import load, save
 from qevo.nets.float_numerics import Calibrating, Float
 from qevo.nets.images import RAW_PIXELS, UNIT_RANGE, PixelScaling
 from qevo.nets.integer_numerics import Integer
@@ -8,9 +9,11 @@ from qevo.nets.lenet import LeNet5
 from qevo.nets.mlp import LeNet300
 from qevo.nets.network import QuantizedNetwork
 from qevo.nets.numerics import Numerics, Product
+from qevo.nets.registry import ARCHITECTURES, architecture
 from qevo.nets.resnet import ResNet, ResNet8
 
 __all__ = [
+    "ARCHITECTURES",
     "RAW_PIXELS",
     "UNIT_RANGE",
     "Calibrating",
@@ -25,4 +28,7 @@ __all__ = [
     "QuantizedNetwork",
     "ResNet",
     "ResNet8",
+    "architecture",
+    "load",
+    "save",
 ]

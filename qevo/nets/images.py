@@ -62,8 +62,9 @@ class ImageRule:
 def image_rule(scaling: PixelScaling) -> ImageRule:
     """The integer rule for networks that expect `scaling`, with zero standing for zero.
 
-    Without offsets and with one scale the rule is ``pixel / 2``: 0..127, so that padding with zeros
-    is exact. Otherwise -127..127 covers the widest channel.
+    The widest channel fills 0..127, or -127..127 where an offset makes inputs negative; zeros that
+    pad an image are exact. Halving pixels instead would round every odd one and costs ResNet-8 on
+    CIFAR-10 twice the divergence.
 
     Raises:
       QevoError: scale and offset of different lengths, or a scale that is not positive.
@@ -73,22 +74,14 @@ def image_rule(scaling: PixelScaling) -> ImageRule:
         raise QevoError(f"pixel scaling: {scale.size} scales but {offset.size} offsets")
     if not np.all(scale > 0):
         raise QevoError(f"pixel scaling: every scale must be positive, got {scaling.scale}")
-    if np.all(offset == 0) and np.all(scale == scale[0]):
-        return ImageRule(2 * float(scale[0]), 0, 127, _constants(np.array([1]), np.array([0]), 1))
     offset = np.broadcast_to(offset, scale.shape)
     unit = float(np.maximum(np.abs(offset), np.abs(255 * scale + offset)).max() / 127)
-    multiplier = np.rint(scale / unit * 2**_SHIFT)
-    bias = np.rint(offset / unit * 2**_SHIFT)
-    low = 0 if np.all(offset >= 0) else -127
-    return ImageRule(unit, low, 127, _constants(multiplier, bias, _SHIFT))
-
-
-def _constants(multiplier: np.ndarray, bias: np.ndarray, shift: int) -> dict[str, np.ndarray]:
-    return {
-        "multiplier": multiplier.astype(np.int32),
-        "bias": bias.astype(np.int32),
-        "shift": np.asarray(shift, np.int32),
+    constants = {
+        "multiplier": np.rint(scale / unit * 2**_SHIFT).astype(np.int32),
+        "bias": np.rint(offset / unit * 2**_SHIFT).astype(np.int32),
+        "shift": np.asarray(_SHIFT, np.int32),
     }
+    return ImageRule(unit, 0 if np.all(offset >= 0) else -127, 127, constants)
 
 
 def prepare(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from qevo.integer.products import choose_path, conv, dot
 from qevo.integer.requantize import requantize, shift_round
@@ -23,11 +25,18 @@ def integer_product(
     x: jax.Array, kernel: jax.Array, layer: Product, *, arithmetic: Arithmetic, bound: int
 ) -> jax.Array:
     """The exact accumulator int32 ``[..., C]`` of an int8 input and an int8 kernel."""
-    kind = "dot" if layer.kind == "dense" else "conv"
-    path = choose_path(kind, bound=bound, arithmetic=arithmetic, backend=jax.default_backend())
-    if kind == "dot":
-        return dot(x, kernel, path=path, bound=bound)
-    return conv(x, kernel, strides=layer.strides, padding=layer.padding, path=path, bound=bound)
+    choose = functools.partial(
+        choose_path, bound=bound, arithmetic=arithmetic, backend=jax.default_backend()
+    )
+    if layer.kind == "dense":
+        return dot(x, kernel, path=choose("dot"), bound=bound)
+    pads = layer.padding
+    if isinstance(pads, str):
+        pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], layer.strides, pads)
+    height, width, inputs, outputs = kernel.shape
+    shape = (height, width, inputs, outputs)
+    path = choose("conv", kernel=shape, width=x.shape[2] + sum(pads[1]))
+    return conv(x, kernel, strides=layer.strides, padding=pads, path=path, bound=bound)
 
 
 def finish(

@@ -125,7 +125,7 @@ class QuantizedNetwork:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file; equal networks give equal bytes. See `qevo.nets.file`."""
-        from qevo.nets.file import save
+        from qevo.nets.file import save  # which imports this module
 
         save(self, path)
 

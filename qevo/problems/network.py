@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import jax
@@ -31,6 +31,7 @@ Genes = Literal["weights", "multipliers", "biases"]
 Loss = Literal["cross_entropy", "errors"]
 
 MULTIPLIER_STEPS = 6  # one gene step changes a multiplier by 1/64, or by 1 where that is more
+IMAGE_CHUNK = 64  # images of a convolutional network at once: its patches stay in the cache
 LOGIT_STEP_BITS = 5  # one gene step changes a bias of the logits by 1/32 nat
 
 
@@ -57,6 +58,7 @@ class NetworkProblem(Problem):
     fraction_bits: int = struct.field(pytree_node=False)
     batch_size: int = struct.field(pytree_node=False)
     loss: Loss = struct.field(pytree_node=False)
+    image_chunk: int = struct.field(pytree_node=False)
     candidate_chunk: int | None = struct.field(pytree_node=False, default=1)
     optimum: int | None = struct.field(pytree_node=False, default=None)
 
@@ -76,6 +78,7 @@ class NetworkProblem(Problem):
         loss: Loss = "cross_entropy",
         arithmetic: Arithmetic = "int",
         candidate_chunk: int | None = 1,
+        image_chunk: int | None = None,
     ) -> NetworkProblem:
         """The search around ``network``.
 
@@ -91,7 +94,9 @@ class NetworkProblem(Problem):
           batch_size: B, images per generation.
           loss: "cross_entropy" in 1/1024 nat, or "errors".
           arithmetic: "int", or "fast" for the fastest exact products; the bits are the same.
-          candidate_chunk: candidates evaluated side by side.
+          candidate_chunk: candidates evaluated side by side; any number gives the same bits.
+          image_chunk: images evaluated at once, likewise; by default 64 where there are
+            convolutions, else the batch (measured on a CPU).
 
         Raises:
           QevoError: shapes, labels or settings that do not fit the network, more images than a
@@ -127,6 +132,7 @@ class NetworkProblem(Problem):
             fraction_bits=network.fraction_bits,
             batch_size=batch_size,
             loss=loss,
+            image_chunk=image_chunk or _image_chunk(network, batch_size),
             candidate_chunk=candidate_chunk,
         )
 
@@ -137,30 +143,23 @@ class NetworkProblem(Problem):
 
     def fitness(self, solution: Any, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
         """Summed loss over the batch, int32 ``[]``."""
-        images, targets = batch
-        return self._loss(self._logits(solution, images), targets)
+
+        def score(part: tuple[jax.Array, jax.Array]) -> jax.Array:
+            images, targets = part
+            return self._loss(self._logits(solution, images), targets)
+
+        return sum_over_images(score, batch, self.image_chunk)
 
     def validation(self, solution: Any) -> tuple[jax.Array, Metrics]:
         """Summed loss over all validation images, int32 ``[]``; the log also gets the errors."""
-        data = (self.validation_images, self.validation_targets, self.validation_labels)
-        whole, rest = divmod(len(self.validation_labels), self.batch_size)
-        split = whole * self.batch_size
 
         def score(part: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             images, targets, labels = part
             logits = self._logits(solution, images)
             return self._loss(logits, targets), error_count(logits, labels)
 
-        loss = errors = jnp.int32(0)
-        if whole:
-            batches = jax.tree.map(
-                lambda a: a[:split].reshape(whole, self.batch_size, *a.shape[1:]), data
-            )
-            losses, counts = jax.lax.map(score, batches)
-            loss, errors = jnp.sum(losses), jnp.sum(counts)
-        if rest:
-            more = score(jax.tree.map(lambda a: a[split:], data))
-            loss, errors = loss + more[0], errors + more[1]
+        data = (self.validation_images, self.validation_targets, self.validation_labels)
+        loss, errors = sum_over_images(score, data, self.image_chunk)
         return loss, {"validation_errors": errors}
 
     def network(self, network: QuantizedNetwork, solution: Any) -> QuantizedNetwork:
@@ -198,6 +197,30 @@ class NetworkProblem(Problem):
     def loss_per_image(self, fitness: int, images: int) -> float:
         """A summed loss as nats per image (or the share of errors), for people."""
         return fitness / images / (UNIT if self.loss == "cross_entropy" else 1)
+
+
+def sum_over_images(score: Callable[[Any], Any], data: Any, chunk: int) -> Any:
+    """``score`` of ``data``, at most ``chunk`` images at a time, summed.
+
+    Integer sums do not depend on their order, so any chunk gives the same bits; a small one keeps a
+    convolution's patches in the cache.
+
+    Args:
+      score: from arrays with a leading axis of images to a pytree of int32 sums over them.
+      data: pytree of arrays ``[B, ...]``.
+      chunk: images at a time.
+    """
+    images = jax.tree.leaves(data)[0].shape[0]
+    whole, rest = divmod(images, chunk)
+    if whole == 0 or (whole == 1 and rest == 0):
+        return score(data)
+    split = whole * chunk
+    parts = jax.tree.map(lambda a: a[:split].reshape(whole, chunk, *a.shape[1:]), data)
+    total = jax.tree.map(lambda a: jnp.sum(a, axis=0, dtype=a.dtype), jax.lax.map(score, parts))
+    if rest:
+        more = score(jax.tree.map(lambda a: a[split:], data))
+        total = jax.tree.map(jnp.add, total, more)
+    return total
 
 
 def network_space(network: QuantizedNetwork, *, genes: Sequence[Genes], radius: int = 1) -> Space:
@@ -265,6 +288,11 @@ def _check_settings(loss: str, arithmetic: str, batch: int, chunk: int | None) -
         raise QevoError(f"batch_size must be 1 to {BATCH_LIMIT}, got {batch}")
     if chunk is not None and chunk < 1:
         raise QevoError(f"candidate_chunk must be at least 1, got {chunk}")
+
+
+def _image_chunk(network: QuantizedNetwork, batch_size: int) -> int:
+    convolutions = any(kernel.ndim == 4 for kernel in network.weights.values())
+    return min(IMAGE_CHUNK, batch_size) if convolutions else batch_size
 
 
 def _check_images(network: QuantizedNetwork, what: str, images: np.ndarray) -> None:

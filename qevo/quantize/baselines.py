@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,9 +46,9 @@ def best_of_n(
 ) -> BestOfN:
     """Round every weight up or down at random, in proportion to how near it is; keep the best of N.
 
-    Draws are at the scales of nearest rounding that stay closer to the float network (max-abs or
-    squared error), with the bias of each channel fitted to the float layer's mean output as in
-    `quantize_network`, and scored as integer networks on ``images``.
+    Draws are at the scales that nearest rounding would take (max-abs or squared error, whichever
+    stays closer to the float network), with biases fitted or not as there, and are scored as
+    integer networks on ``images``.
 
     Stochastic rounding: Gupta et al. 2015; best of 100 draws: Nagel et al. 2020 (AdaRound).
 
@@ -65,7 +66,11 @@ def best_of_n(
     if labels is not None and len(labels) != len(images):
         raise QevoError(f"{len(images)} images but {len(labels)} labels")
     teacher = FloatTeacher(module, variables, images, activation_bits=activation_bits)
-    starts = [_Start(teacher, bits, rounding) for rounding in (round_squared_error, round_max_abs)]
+    starts = [
+        _Start(teacher, bits, rounding, fit_bias)
+        for rounding in (round_squared_error, round_max_abs)
+        for fit_bias in (True, False)
+    ]
     start = min(starts, key=lambda s: teacher.divergence(s.network))
     generator = np.random.default_rng(seed)
     best: QuantizedNetwork | None = None
@@ -92,26 +97,33 @@ def cross_entropy(network: QuantizedNetwork, images: np.ndarray, labels: np.ndar
 class _Start:
     """A nearest-rounded network and what it takes to redraw its weights."""
 
-    def __init__(self, teacher: FloatTeacher, bits: BitsByPattern, rounding: Rounding) -> None:
-        self.layers: dict[str, tuple[FloatLayer, Rounded, np.ndarray, np.ndarray]] = {}
+    def __init__(
+        self, teacher: FloatTeacher, bits: BitsByPattern, rounding: Rounding, fit_bias: bool
+    ) -> None:
+        self.layers: dict[str, tuple[FloatLayer, Rounded]] = {}
+        self.fit_bias = fit_bias
 
         def recording(layer: FloatLayer) -> Rounded:
-            rounded = rounding(layer)
-            self.layers[layer.name] = (layer, rounded, *layer.means())
-            return rounded
+            self.layers[layer.name] = layer, rounding(layer)
+            return self.layers[layer.name][1]
 
-        self.network = teacher.convert(bits=bits, rounding=recording)
+        self.network = teacher.convert(bits=bits, rounding=recording, fit_bias=fit_bias)
+
+    @functools.cached_property
+    def means(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Mean input and mean float output of each layer."""
+        return {name: layer.means() for name, (layer, _) in self.layers.items()}
 
     def draw(self, generator: np.random.Generator) -> QuantizedNetwork:
         """A stochastically rounded network."""
         weights, constants = dict(self.network.weights), dict(self.network.constants)
-        for name, (layer, rounded, mean_input, mean_output) in self.layers.items():
+        for name, (layer, rounded) in self.layers.items():
             exact = layer.kernel / rounded.scale
-            levels = np.floor(exact + generator.random(exact.shape))
-            levels = np.clip(levels, layer.low, layer.high)
-            bias = mean_output - mean_input @ (levels * rounded.scale)
+            levels = np.floor(exact + generator.random(exact.shape)).clip(layer.low, layer.high)
             weights[name] = jnp.asarray(levels.reshape(weights[name].shape), jnp.int8)
-            constants[name] = layer_constants(
-                rounded.scale, bias, self.network.layers[name], layer.grid
-            )
+            if self.fit_bias:
+                mean_input, mean_output = self.means[name]
+                bias = mean_output - mean_input @ (levels * rounded.scale)
+                facts = self.network.layers[name]
+                constants[name] = layer_constants(rounded.scale, bias, facts, layer.grid)
         return dataclasses.replace(self.network, weights=weights, constants=constants)

@@ -42,9 +42,9 @@ def quantize_network(
       images: uint8 ``[n, H, W, C]``, calibration images; about 1,000 do. No labels are needed.
       bits: "ternary", 2, 3, 4 or 8, for all layers or by name pattern; see `bits_per_layer`.
       activation_bits: 8 or 4, for every activation but the input (8).
-      method: "nearest" rounds to the nearest level at max-abs or at squared-error scales, whichever
-        network stays closer to the float one on ``images``; "layerwise" is `LayerwiseFit()`; or any
-        `Rounding`.
+      method: "nearest" rounds to the nearest level at max-abs or squared-error scales, with fitted
+        or float biases, whichever network stays closest to the float one on ``images``;
+        "layerwise" is `LayerwiseFit()`; or any `Rounding`.
       fit_bias: match each channel's mean output to the float layer's on ``images``.
 
     Raises:
@@ -54,8 +54,9 @@ def quantize_network(
     teacher = FloatTeacher(module, variables, images, activation_bits=activation_bits)
     if method == "nearest":
         candidates = [
-            teacher.convert(bits=bits, rounding=rounding, fit_bias=fit_bias)
+            teacher.convert(bits=bits, rounding=rounding, fit_bias=fitted)
             for rounding in (round_squared_error, round_max_abs)
+            for fitted in {fit_bias, False}
         ]
         return min(candidates, key=teacher.divergence)
     rounding = LayerwiseFit() if method == "layerwise" else method

@@ -14,7 +14,7 @@ from qevo.nets.numerics import Product
 
 MEAN_BATCH = 64  # images whose rows are summed at once
 ROWS = 1 << 16  # of the input matrix held at once
-MAX_ROWS = 1 << 19  # of the input matrix used in all; an even sample of a convolution's positions
+MAX_ROWS = 1 << 18  # of the input matrix used in all; an even sample of a convolution's positions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -91,19 +91,20 @@ def _progress(
         at = [offset + r["generation"] for r in seen]
         right = [100 * (1 - r["validation_errors"] / images) for r in seen]
         loss = [r["validation"] / images / UNIT for r in seen]
-        ax.plot(at, right, color=COLORS["evolved"], lw=1.6)
-        other.plot(at, loss, color="#7c3aed", lw=1.1, alpha=0.8)
+        ax.plot(at, right, color=COLORS["evolved"], lw=1.6, marker=".", ms=3)
+        other.plot(at, loss, color="#7c3aed", lw=1.1, alpha=0.8, marker=".", ms=2)
         if offset:
             ax.axvline(offset, color="0.8", lw=0.8)
         genes = name.partition("_")[2]
-        ax.annotate(genes, (offset, 1.0), xycoords=("data", "axes fraction"), va="top", color="0.4")
+        ax.annotate(
+            f" {genes}", (offset, 1.0), xycoords=("data", "axes fraction"), va="top", color="0.4"
+        )
         offset += records[-1]["generation"] if records else 0
     for name in ("float", "layerwise"):
         level = 100 * accuracy[name]["validation"]
-        ax.axhline(level, color=COLORS[name], lw=0.9, ls="--")
-        ax.annotate(
-            f"{METHODS[name]} ", (offset, level), ha="right", va="bottom", color=COLORS[name]
-        )
+        ax.axhline(level, color=COLORS[name], lw=0.9, ls="--", label=METHODS[name])
+    ax.legend(frameon=False)
+    ax.set_xlim(0, max(offset, 1))
     ax.set_xlabel("generation")
     ax.set_ylabel("validation accuracy, %", color=COLORS["evolved"])
     other.set_ylabel("validation loss, nats", color="#7c3aed")
@@ -139,8 +140,9 @@ def _confidence(ax: Axes, searches: Mapping[str, Any]) -> None:
         movable = np.asarray(state.low) < np.asarray(state.high)
         shares = np.histogram(confidence[movable], bins)[0] / max(movable.sum(), 1) * 100
         ax.stairs(shares, bins, label=name.partition("_")[2], color=color, lw=1.5)
-    ax.set_yscale("log")
+    if searches:
+        ax.set_yscale("log")
+        ax.legend(frameon=False)
     ax.set_xlabel("confidence: mass of a gene's table on its level, %")
     ax.set_ylabel("% of genes")
     ax.set_title("confidence after the search", loc="left")
-    ax.legend(frameon=False)

@@ -192,8 +192,8 @@ def _claim(config: TrainConfig, data: Dataset) -> None:
     if config.resume and not path.exists():
         raise QevoError(f"nothing to resume: {path} does not exist")
     if not config.resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        holds = "already holds a run: add --resume to go on with it" if path.exists() else "is used"
-        raise QevoError(f"{folder} {holds}, or choose another --name (nothing in it was changed)")
+        holds = "holds a run: add --resume to go on with it, or" if path.exists() else "exists:"
+        raise QevoError(f"{folder} already {holds} choose another --name (nothing was changed)")
     values = files.config_values(config) | {"data_sha256": data.fingerprint()}
     if config.resume:
         _refuse_changes(config, files.read_json(path), values)

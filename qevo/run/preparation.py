@@ -165,8 +165,8 @@ def _shapes(module: nn.Module, images: np.ndarray) -> Any:
         return jax.eval_shape(lambda: module.init(jax.random.key(0), images[:1]))
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise QevoError(
-            f"{type(module).__name__} cannot take images of {images.shape[1:]}; are they too small? "
-            f"({error})"
+            f"{type(module).__name__} cannot take images of {images.shape[1:]}, which may be too "
+            f"small: {error}"
         ) from None
 
 

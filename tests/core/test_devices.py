@@ -85,7 +85,7 @@ def test_a_population_larger_than_memory_is_refused_before_it_runs(
     monkeypatch.setattr(devices, "free_memory", lambda device: 2**30)
     problem = FunctionProblem(Space.integers(1 << 20, 0, 1), lambda x: x.astype("int32").sum())
     walk = Walk(problem.space, 4096)
-    message = r"population of 4096 needs \d\.\d GiB .*, 1\.0 GiB are free: about \d+ would fit"
+    message = r"population of 4096 needs \d+\.\d GiB .*, 1\.0 GiB are free: about \d+ would fit"
     with pytest.raises(QevoError, match=message):
         evolve(walk, problem, 0, generations=1, folder=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,150 @@
+"""What every algorithm does on every problem; a new algorithm is one line in ALGORITHMS."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support import Medians, Walk, onemax, quadratic
+
+from qevo.algorithms import Coevolution, CoevolutionConfig
+from qevo.core import Algorithm, Problem, Space, evolve
+from qevo.core.generation import Rules, first_carry, run_generation
+
+FAST = CoevolutionConfig(population=32, group=24, spread=0.2, rate=4.0, margin=0.01, schedule=100)
+
+ALGORITHMS: dict[str, Callable[[Space], Algorithm]] = {
+    "coevolution": lambda space: Coevolution(space, FAST),
+    "walk": lambda space: Walk(space, 32),  # the tests' own: the bars are no feat
+}
+
+
+class Task(NamedTuple):
+    problem: Problem
+    generations: int
+    bar: int  # what an algorithm must reach from a start several times as bad
+
+
+TASKS = {
+    "onemax": Task(onemax(), 120, 2),
+    "quadratic": Task(quadratic(), 120, 4),
+    "noisy": Task(Medians.of(), 160, 9300),
+}
+
+
+@pytest.fixture(params=ALGORITHMS)
+def make(request: pytest.FixtureRequest) -> Callable[[Space], Algorithm]:
+    return ALGORITHMS[request.param]
+
+
+@pytest.fixture(params=TASKS)
+def task(request: pytest.FixtureRequest) -> Task:
+    return TASKS[request.param]
+
+
+def search(make: Callable[[Space], Algorithm], task: Task, seed: int = 1, **settings: Any) -> Any:
+    settings = {"generations": task.generations, "validate_every": 5, "scan_length": 20} | settings
+    return evolve(make(task.problem.space), task.problem, seed, progress=False, **settings)
+
+
+def in_bounds(space: Space, genes: jax.Array) -> bool:
+    return bool(jnp.all((genes >= space.low) & (genes <= space.high)))
+
+
+def test_it_reaches_the_bar_and_the_same_bits_again(
+    make: Callable[[Space], Algorithm], task: Task
+) -> None:
+    result = search(make, task)
+    assert result.fitness <= task.bar
+    assert result.metrics[0]["best"] > task.bar or task.problem.optimum is None
+    assert in_bounds(task.problem.space, result.genes)
+    batch = task.problem.batch(jax.random.key(0))
+    seen = task.problem.validation(result.solution) or [
+        task.problem.fitness(result.solution, batch)
+    ]
+    assert result.fitness == int(seen[0])
+    again = search(make, task, scan_length=20)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, again.carry, result.carry))
+    assert again.metrics == result.metrics
+
+
+def test_another_seed_is_another_run(make: Callable[[Space], Algorithm]) -> None:
+    first, second = (search(make, TASKS["onemax"], seed) for seed in (1, 2))
+    assert first.metrics != second.metrics
+
+
+def test_it_resumes_where_it_stopped(
+    make: Callable[[Space], Algorithm], tmp_path: pathlib.Path
+) -> None:
+    whole = search(make, TASKS["noisy"])
+    first = search(make, TASKS["noisy"], folder=tmp_path, max_seconds=0.0)
+    assert (first.stopped, first.generations) == ("time", 20)
+    second = search(make, TASKS["noisy"], folder=tmp_path, resume=True)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, second.carry, whole.carry))
+    assert first.metrics + second.metrics == whole.metrics
+
+
+def test_a_generation_holds_no_floats(
+    make: Callable[[Space], Algorithm], task: Task, floats_in: Callable[..., list[str]]
+) -> None:
+    algorithm, problem, key = make(task.problem.space), task.problem, jax.random.key(0)
+    carry = first_carry(algorithm, problem, key)
+    rules = Rules(generations=9, patience=3, target=0)
+
+    def generation(problem: Problem, key: jax.Array, carry: Any) -> Any:
+        return run_generation(algorithm, problem, key, carry, rules=rules, chunk=3, mesh=None)
+
+    assert floats_in(generation, problem, key, carry) == []
+    shapes = jax.eval_shape(generation, problem, key, carry)[0]
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), carry) == jax.tree.map(
+        lambda a: (a.shape, a.dtype), shapes
+    )
+
+
+def test_it_runs_in_an_evosax_loop_in_integers(make: Callable[[Space], Algorithm]) -> None:
+    """The loop of evosax's README, scanned; then the same over several seeds at once."""
+    problem = TASKS["quadratic"].problem
+    es = make(problem.space)
+    params = es.default_params
+    dummy_solution = problem.sample(jax.random.key(9))
+
+    def run(key: jax.Array) -> Any:
+        key, key_init, key_problem = jax.random.split(key, 3)
+        state = es.init(key_init, dummy_solution, params)
+        problem_state = problem.init(key_problem)
+
+        def step(carry: Any, _: None) -> Any:
+            key, state, problem_state = carry
+            key, key_ask, key_eval = jax.random.split(key, 3)
+            population, state = es.ask(key_ask, state, params)
+            fitness, problem_state, _ = problem.eval(key_eval, population, problem_state)
+            state, metrics = es.tell(key, population, fitness, state, params)
+            return (key, state, problem_state), (population, metrics)
+
+        carry, logged = jax.lax.scan(step, (key, state, problem_state), length=30)
+        return carry[1], logged
+
+    state, (population, metrics) = jax.jit(run)(jax.random.key(3))
+    expected = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), dummy_solution)
+    found = jax.tree.map(lambda leaf: (leaf.shape[2:], leaf.dtype), population)
+    assert found == expected
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state.best_solution) == expected
+    for leaf in jax.tree.leaves((state, metrics)):
+        assert jnp.issubdtype(leaf.dtype, jnp.integer)
+        assert leaf.ndim <= 1 or leaf.dtype.itemsize <= 4
+    assert metrics["best_fitness"].shape == (30,)
+    assert int(state.best_fitness) == int(jnp.min(metrics["best_fitness_in_generation"]))
+    assert int(state.generation_counter) == 30
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), population)
+    genes = jax.vmap(problem.space.encode)(flat)
+    assert in_bounds(problem.space, genes)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, jax.vmap(problem.space.decode)(genes), flat))
+
+    seeds = jnp.stack([jax.random.key(3), jax.random.key(4)])
+    several, _ = jax.jit(jax.vmap(run))(seeds)
+    one = jax.tree.map(lambda leaf: leaf[0], several)
+    for mine, alone in zip(jax.tree.leaves(one), jax.tree.leaves(state), strict=True):
+        np.testing.assert_array_equal(mine, alone)

@@ -1,0 +1,67 @@
+"""Small quantized networks that the tests share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from qevo.nets import LeNet5, LeNet300, QuantizedNetwork, ResNet
+from qevo.quantize import quantize_network
+
+
+def images_of(shape: tuple[int, int, int], count: int = 24) -> np.ndarray:
+    return np.random.RandomState(0).randint(0, 256, (count, *shape)).astype(np.uint8)
+
+
+def quantized(module: Any, shape: tuple[int, int, int], **options: Any) -> QuantizedNetwork:
+    """A network with random weights, biases and batch norm statistics."""
+    images = images_of(shape)
+    variables = module.init(jax.random.key(0), images[:1])
+    draw = np.random.RandomState(1)
+    variables = jax.tree.map(
+        lambda a: (
+            a + np.float32(0.3) * np.abs(draw.normal(size=a.shape)).astype(np.float32)
+            if a.ndim == 1
+            else a
+        ),
+        variables,
+    )
+    return quantize_network(module, variables, images, **options)
+
+
+@pytest.fixture(scope="session")
+def mlp() -> QuantizedNetwork:
+    """Dense layers of mixed bits, all of them in one network."""
+    module = LeNet300(hidden=(12, 11, 10, 9), classes=5)
+    bits = {"*": "ternary", "dense_1": 2, "dense_2": 3, "dense_3": 4, "logits": 8}
+    return quantized(module, (6, 7, 1), bits=bits)
+
+
+@pytest.fixture(scope="session")
+def lenet() -> QuantizedNetwork:
+    """Convolutions with both paddings, and max pools."""
+    module = LeNet5(channels=(4, 5), hidden=(11,), classes=6)
+    return quantized(module, (16, 16, 2), bits=8)
+
+
+@pytest.fixture(scope="session")
+def resnet() -> QuantizedNetwork:
+    """Nested modules, strides, residual sums and an average pool, with 4-bit activations."""
+    module = ResNet(widths=(4, 6), blocks=2, classes=5)
+    return quantized(module, (9, 8, 3), bits={"*": 4, "block_*": 3}, activation_bits=4)
+
+
+@pytest.fixture(params=["mlp", "lenet", "resnet"])
+def network(request: pytest.FixtureRequest) -> QuantizedNetwork:
+    """Each of the networks in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def images(network: QuantizedNetwork) -> np.ndarray:
+    """Images for it, not those that it was calibrated on."""
+    shape = (19, *network.image_shape)
+    return np.random.RandomState(5).randint(0, 256, shape).astype(np.uint8)

@@ -1,0 +1,161 @@
+"""Network files: round trip, equal bytes, and a clear refusal of everything else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from qevo.errors import QevoError
+from qevo.nets import Float, LeNet5, LeNet300, Numerics, QuantizedNetwork, ResNet8, load
+from qevo.quantize import quantize_network
+
+
+class Mine(nn.Module):
+    """An architecture that is not qevo's, with a block of its own."""
+
+    numerics: Numerics = Float()
+    width: int = 6
+
+    @nn.compact
+    def __call__(self, images: Any) -> Any:
+        n = self.numerics
+        x = n.conv(n.input(images), self.width, strides=(2, 2), name="first")
+        return n.logits(n.average_pool(x, name="pool"), 3, name="last")
+
+
+@pytest.fixture(scope="module")
+def mine() -> QuantizedNetwork:
+    images = np.random.RandomState(0).randint(0, 256, (8, 6, 6, 1)).astype(np.uint8)
+    variables = Mine().init(jax.random.key(0), images)
+    return quantize_network(Mine(), variables, images, bits=3)
+
+
+@pytest.fixture
+def path(mlp: QuantizedNetwork, tmp_path: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "folder" / "network.safetensors"
+    mlp.save(path)
+    return path
+
+
+def rewrite(path: pathlib.Path, change: Any) -> None:
+    """Change the header of a file."""
+    with safe_open(path, framework="np") as file:
+        header = json.loads(file.metadata()["qevo"])
+    change(header)
+    save_file(load_file(path), path, {"qevo": json.dumps(header)})
+
+
+def test_round_trip_of_our_own(mlp: QuantizedNetwork, path: pathlib.Path) -> None:
+    found = load(path)
+    for field in dataclasses.fields(mlp):
+        if field.name not in ("weights", "constants", "module"):
+            assert getattr(found, field.name) == getattr(mlp, field.name), field.name
+    assert isinstance(found.module, LeNet300)
+    assert found.module.hidden == (12, 11, 10, 9)
+    images = np.random.RandomState(5).randint(0, 256, (19, 6, 7, 1)).astype(np.uint8)
+    np.testing.assert_array_equal(found(images), mlp(images))
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_equal_networks_give_equal_bytes(mlp: QuantizedNetwork, path: pathlib.Path) -> None:
+    again = path.with_name("again")
+    load(path).save(again)
+    assert again.read_bytes() == path.read_bytes()
+    shuffled = dataclasses.replace(
+        mlp,
+        weights=dict(reversed(mlp.weights.items())),
+        constants={k: dict(reversed(v.items())) for k, v in reversed(mlp.constants.items())},
+        layers=dict(reversed(list(mlp.layers.items()))),
+    )
+    shuffled.save(again)
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_a_network_of_ones_own(mine: QuantizedNetwork, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "mine"
+    mine.save(path)
+    images = np.random.RandomState(5).randint(0, 256, (4, 6, 6, 1)).astype(np.uint8)
+    np.testing.assert_array_equal(load(path, Mine())(images), mine(images))
+    with pytest.raises(QevoError, match=r"Mine, which is not qevo's: pass module="):
+        load(path)
+    with pytest.raises(QevoError, match="given module"):
+        load(path, Mine(width=7))
+    with pytest.raises(QevoError, match="given module"):
+        load(path, ResNet8())
+
+
+def test_given_module_of_ours(path: pathlib.Path) -> None:
+    assert load(path, LeNet300(hidden=(12, 11, 10, 9), classes=5)).image_shape == (6, 7, 1)
+    with pytest.raises(QevoError, match=r"network\.safetensors: .*lenet_300_100.*lenet_5"):
+        load(path, LeNet5())
+
+
+def test_no_such_file(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(QevoError, match=r"no such file: .*nothing"):
+        load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 300, -1])
+def test_cut_short(path: pathlib.Path, keep: int) -> None:
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(QevoError, match=r"network\.safetensors: not a readable network file"):
+        load(path)
+
+
+def test_another_kind_of_file(path: pathlib.Path) -> None:
+    save_file({"x": np.zeros(3)}, path)
+    with pytest.raises(QevoError, match="not one of qevo's networks"):
+        load(path)
+
+
+def test_another_version(path: pathlib.Path) -> None:
+    rewrite(path, lambda header: header.update(version=99))
+    with pytest.raises(QevoError, match=r"format version 99; this qevo reads version 1"):
+        load(path)
+
+
+@pytest.mark.parametrize("field", ["architecture", "layers", "fraction_bits", "image_shape"])
+def test_header_without_a_field(path: pathlib.Path, field: str) -> None:
+    rewrite(path, lambda header: header.pop(field))
+    with pytest.raises(QevoError, match=f"header does not describe a network.*{field}"):
+        load(path)
+
+
+def test_tensors_that_do_not_fit(path: pathlib.Path) -> None:
+    tensors = load_file(path)
+    with safe_open(path, framework="np") as file:
+        metadata = file.metadata()
+    tensors["weights:dense_1"] = tensors["weights:dense_1"][:-1].copy()
+    save_file(tensors, path, metadata)
+    with pytest.raises(QevoError, match=r"network\.safetensors: dense_1: kernel must be"):
+        load(path)
+
+
+def test_limits_that_do_not_hold(path: pathlib.Path) -> None:
+    rewrite(path, lambda header: header["layers"]["dense_0"].update(multiplier_limit=1 << 30))
+    with pytest.raises(QevoError, match="dense_0: accumulator and bias"):
+        load(path)
+
+
+def test_a_failed_save_leaves_the_old_file(
+    mlp: QuantizedNetwork, path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = path.read_bytes()
+
+    def fail(*_: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        mlp.save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == [path.name]

@@ -1,0 +1,154 @@
+"""One architecture under all numerics: one tree of names, and one function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax.traverse_util import flatten_dict
+
+from qevo.nets import (
+    ARCHITECTURES,
+    RAW_PIXELS,
+    Calibrating,
+    Float,
+    LeNet5,
+    LeNet300,
+    PixelScaling,
+    QuantizedNetwork,
+    ResNet,
+    architecture,
+)
+from qevo.nets.pooling import max_pool
+from qevo.quantize import fold_batch_norm
+
+SMALL: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "mlp": (LeNet300(hidden=(7, 6)), (5, 4, 1)),
+    "lenet": (LeNet5(channels=(3, 4), hidden=(8,)), (16, 16, 1)),
+    "resnet": (ResNet(widths=(4, 6), blocks=2), (8, 8, 3)),
+}
+
+
+def random_variables(module: Any, images: np.ndarray) -> Any:
+    """Variables with batch norm statistics that matter."""
+    draw = np.random.RandomState(0)
+    return jax.tree.map(
+        lambda a: np.float32(a + 0.3 * np.abs(draw.normal(size=a.shape))),
+        module.init(jax.random.key(0), images[:1]),
+    )
+
+
+def layer_paths(tree: Any) -> set[str]:
+    return {"/".join(path[:-1]) for path in flatten_dict(tree) if path[-1] == "kernel"}
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("scaling", [PixelScaling(), RAW_PIXELS])
+def test_folding_batch_norm_keeps_the_function(name: str, scaling: PixelScaling) -> None:
+    module, shape = SMALL[name]
+    module = module.clone(numerics=Float(scaling=scaling))
+    images = np.random.RandomState(0).randint(0, 256, (9, *shape)).astype(np.uint8)
+    variables = random_variables(module, images)
+    folded = fold_batch_norm(variables)
+    assert set(folded) == set(variables["params"])
+    expected = module.apply(variables, images)
+    found = module.clone(numerics=Calibrating(scaling)).apply({"params": folded}, images)
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_one_tree_of_names(network: QuantizedNetwork) -> None:
+    module = network.module
+    images = np.zeros((1, *network.image_shape), np.uint8)
+    variables = module.init(jax.random.key(0), images)
+    names = layer_paths(variables["params"])
+    assert layer_paths(fold_batch_norm(variables)) == names
+    assert set(network.weights) == set(network.layers) == set(network.bits) == names
+    assert names < set(network.constants)
+    assert set(network.constants) == names | set(network.ranges)
+    kernels = dict.fromkeys(names, variables["params"])
+    for name in names:
+        for part in name.split("/"):
+            kernels[name] = kernels[name][part]
+        assert kernels[name]["kernel"].shape == network.weights[name].shape
+
+
+def test_integer_logits_follow_the_float_ones() -> None:
+    """8-bit weights and activations of a trained-like network differ by rounding only."""
+    from qevo.quantize import float_logits, quantize_network
+
+    for module, shape in SMALL.values():
+        images = np.random.RandomState(0).randint(0, 256, (60, *shape)).astype(np.uint8)
+        variables = module.init(jax.random.key(1), images[:1])
+        network = quantize_network(module, variables, images, bits=8)
+        real = float_logits(module, variables, images)
+        found = network(images) / 2**network.fraction_bits
+        assert np.abs(found - real).max() < 0.1 * real.std() + 0.02
+
+
+def test_training_mode_uses_batch_statistics() -> None:
+    module = ResNet(Float(train=True), widths=(4,), classes=3)
+    images = np.random.RandomState(0).randint(0, 256, (9, 6, 6, 3)).astype(np.uint8)
+    variables = module.init(jax.random.key(0), images)
+    _, state = module.apply(variables, images, mutable=["batch_stats"])
+    before, after = (flatten_dict(v["batch_stats"]) for v in (variables, state))
+    assert before.keys() == after.keys()
+    assert all(not np.array_equal(before[key], after[key]) for key in before)
+
+
+def test_calibrating_names_sites_and_summands() -> None:
+    module = ResNet(Calibrating(), widths=(4, 6), classes=3)
+    images = np.random.RandomState(0).randint(0, 256, (9, 6, 6, 3)).astype(np.uint8)
+    variables = module.clone(numerics=Float()).init(jax.random.key(0), images)
+    folded = {"params": fold_batch_norm(variables)}
+    _, state = module.apply(folded, images, mutable=["sites"])
+    seen = {"/".join(path[:-1]): value for path, value in flatten_dict(state["sites"]).items()}
+    assert seen["block_1_0/add"].summands == ("block_1_0/shortcut", "block_1_0/conv_1")
+    assert seen["block_0_0/add"].summands == ("stem", "block_0_0/conv_1")
+    assert {name for name, site in seen.items() if site.signed} == {
+        "block_0_0/conv_1",
+        "block_1_0/conv_1",
+        "block_1_0/shortcut",
+    }
+    assert "logits" not in seen
+    assert all(site.maximum >= np.abs(site.sample).max() for site in seen.values())
+
+
+def test_registry() -> None:
+    for name, made in ARCHITECTURES.items():
+        module = architecture(name, classes=7)
+        assert type(module) is made
+        assert isinstance(module, nn.Module)
+    with pytest.raises(ValueError, match=r"alexnet.*lenet_300_100"):
+        architecture("alexnet")
+    with pytest.raises(ValueError, match=r"lenet_5.*depth"):
+        architecture("lenet_5", depth=3)
+
+
+def test_sizes_of_the_known_architectures() -> None:
+    """Parameter counts without batch norm, as published."""
+    for name, shape, kernels in (
+        ("lenet_300_100", (28, 28, 1), 266_200),
+        ("lenet_5", (28, 28, 1), 61_470),
+        ("resnet_8", (32, 32, 3), 77_360),
+    ):
+        module = architecture(name)
+        tree = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, *shape), np.uint8))
+        flat = flatten_dict(tree["params"])
+        assert sum(v.size for path, v in flat.items() if path[-1] == "kernel") == kernels
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.float32])
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(
+    ("window", "strides"), [((2, 2), None), ((3, 2), (2, 1)), ((3, 3), (2, 2))]
+)
+def test_max_pool(dtype: Any, padding: str, window: Any, strides: Any) -> None:
+    x = np.random.RandomState(0).randint(-99, -1, (2, 7, 8, 3)).astype(dtype)
+    expected = nn.max_pool(jnp.asarray(x, jnp.float32), window, strides or window, padding)
+    found = max_pool(jnp.asarray(x), window, strides, padding)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, expected)

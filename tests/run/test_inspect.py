@@ -1,0 +1,84 @@
+"""`qevo evaluate` and `qevo audit` on what a run left."""
+
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import tiny
+
+from qevo.errors import QevoError
+from qevo.run import folder as files
+from qevo.run.inspect import audit_run, evaluate_file
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize("name", ["evolved", "nearest"])
+@pytest.mark.parametrize("arithmetic", ["int", "fast"])
+def test_evaluate_reprints_the_accuracy(
+    finished: pathlib.Path, capsys: Capture, name: str, arithmetic: str
+) -> None:
+    file = finished / ("network.safetensors" if name == "evolved" else f"{name}.safetensors")
+    known = files.read_json(finished / files.RESULT)["accuracy"][name]
+    assert evaluate_file(file, arithmetic=arithmetic) == known
+    said = capsys.readouterr().out
+    assert str(file) in said
+    assert "dense_0 ternary" in said
+    for part, value in known.items():
+        assert f"{part:<10} {100 * value:.2f} %" in said
+
+
+def test_evaluate_takes_other_data(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    alone = tmp_path / "network.safetensors"
+    shutil.copy(finished / files.NETWORK, alone)
+    with pytest.raises(QevoError, match="say which --data"):
+        evaluate_file(alone)
+    images, labels = tiny.blobs(90, seed=4)
+    np.savez(tmp_path / "other.npz", images=images, labels=labels)
+    result = evaluate_file(alone, data=str(tmp_path / "other.npz"))
+    assert all(value > 0.7 for value in result.values())
+    np.savez(tmp_path / "large.npz", images=np.zeros((9, 9, 9), np.uint8), labels=np.arange(9) % 3)
+    with pytest.raises(QevoError, match=r"images must be uint8 \[B, 8, 8, 1\]"):
+        evaluate_file(alone, data=str(tmp_path / "large.npz"))
+
+
+def test_evaluate_notices_data_that_changed(tmp_path: pathlib.Path, finished: pathlib.Path) -> None:
+    """Other images may bring ones that the run searched on into the test split."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    images, labels = tiny.blobs(seed=5)
+    np.savez(tmp_path / "blobs.npz", images=images, labels=labels)
+    changed = files.read_json(folder / files.CONFIG) | {"data": str(tmp_path / "blobs.npz")}
+    files.write_json(folder / files.CONFIG, changed)
+    with pytest.raises(QevoError, match="has changed since the run"):
+        evaluate_file(folder / files.NETWORK)
+    assert evaluate_file(folder / files.NETWORK, data=str(tmp_path / "blobs.npz"))
+    assert evaluate_file(folder / files.NETWORK, split_seed=1)
+
+
+def test_audit_of_a_whole_run(
+    finished: pathlib.Path, tmp_path: pathlib.Path, capsys: Capture
+) -> None:
+    """Of a folder that was moved, and that stays as it is."""
+    folder = tmp_path / "[moved]"
+    shutil.copytree(finished, folder)
+    before = tiny.contents(folder)
+    assert audit_run(folder)
+    said = capsys.readouterr().out
+    assert said.count("integers only: no floating-point value") == 2
+    assert "1_constants" in said
+    assert "2_weights" in said
+    assert audit_run(folder, arithmetic="fast")
+    said = capsys.readouterr().out
+    assert "floating-point values:" not in said
+    assert said.count("exact: no floating-point value outside proved-exact products") == 2
+    assert "bound " in said
+    assert "integer_numerics.py" in said
+    assert tiny.contents(folder) == before
+
+
+def test_audit_of_an_unfinished_run(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    shutil.copy(finished / files.CONFIG, tmp_path)
+    with pytest.raises(QevoError, match=r"no such file.*network\.safetensors"):
+        audit_run(tmp_path)

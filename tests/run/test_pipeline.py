@@ -1,0 +1,328 @@
+"""`qevo train` from data to report, and every way to stop and go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+import qevo
+from qevo.core.progress import ProgressReport
+from qevo.data import load
+from qevo.errors import QevoError
+from qevo.run import StageConfig, TrainConfig, train
+from qevo.run import folder as files
+from qevo.run.preparation import check
+
+METHODS = {"float", "nearest", "best_of_n", "layerwise", "evolved"}
+
+
+@pytest.fixture
+def settings(finished: pathlib.Path) -> TrainConfig:
+    """Those of the finished run."""
+    return files.read_config(finished)
+
+
+@pytest.fixture
+def again(settings: TrainConfig, finished: pathlib.Path, tmp_path: pathlib.Path) -> TrainConfig:
+    """The same run elsewhere, from the same teacher."""
+    return dataclasses.replace(settings, runs=tmp_path, teacher=finished / files.TEACHER)
+
+
+def read(folder: pathlib.Path) -> dict[str, Any]:
+    return files.read_json(folder / files.RESULT)
+
+
+def logged(folder: pathlib.Path) -> list[int]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["generation"] for line in lines]
+
+
+class TestRunFolder:
+    def test_is_complete(self, finished: pathlib.Path) -> None:
+        stages = ("1_constants", "2_weights")
+        assert set(tiny.contents(finished)) == {
+            "config.json",
+            "teacher.safetensors",
+            "nearest.safetensors",
+            "best_of_n.safetensors",
+            "layerwise.safetensors",
+            "targets.safetensors",
+            "seconds.json",
+            *(f"{s}/{f}" for s in stages for f in ("checkpoint.safetensors", "metrics.jsonl")),
+            "network.safetensors",
+            "result.json",
+            "run.png",
+        }
+
+    def test_result_says_what_was_done(self, finished: pathlib.Path, settings: TrainConfig) -> None:
+        result = read(finished)
+        assert set(result["accuracy"]) == METHODS
+        for part in result["accuracy"].values():
+            assert set(part) == {"validation", "test"}
+            assert all(value in set(np.arange(91) / 90) for value in part.values())
+        assert result["accuracy"]["float"]["test"] > 0.9
+        assert result["accuracy"]["evolved"]["test"] > 0.8
+        assert result["bits"] == dict.fromkeys(("dense_0", "dense_1", "logits"), "ternary")
+        assert result["activation_bits"] == 8
+        assert result["generations"] == 30
+        assert result["evaluations"] == 30 * 16
+        assert result["seed"] == settings.seed
+        assert (result["data"], result["architecture"]) == (settings.data, "lenet_300_100")
+        assert set(result["seconds"]) == (METHODS - {"float", "evolved"}) | {
+            "teacher",
+            "1_constants",
+            "2_weights",
+        }
+        assert all(seconds > 0 for seconds in result["seconds"].values())
+        assert {"python", "qevo", "jax", "jaxlib", "flax", "numpy"} <= set(result["versions"])
+        assert result["device"].startswith(("1 x ", "2 x ", "4 x ", "8 x "))
+        assert result["commit"] is None or len(result["commit"].rstrip("+")) == 40
+        network = (finished / files.NETWORK).read_bytes()
+        assert result["network_sha256"] == hashlib.sha256(network).hexdigest()
+
+    def test_metrics_hold_one_line_for_each_generation(self, finished: pathlib.Path) -> None:
+        for stage, generations in (("1_constants", 10), ("2_weights", 20)):
+            text = (finished / stage / "metrics.jsonl").read_text()
+            records = [json.loads(line) for line in text.splitlines()]
+            assert [r["generation"] for r in records] == list(range(1, generations + 1))
+            assert all(isinstance(v, int) for record in records for v in record.values())
+            seen = [r for r in records if "validation" in r]
+            assert [r["generation"] for r in seen] == list(range(5, generations + 1, 5))
+            assert all(0 <= r["validation_errors"] <= 90 for r in seen)
+            accepted = [r["accepted"] for r in records]
+            assert accepted == sorted(accepted, reverse=True)
+            assert accepted[-1] < accepted[0]  # both stages found something
+
+    def test_each_stage_changes_its_own_genes(self, finished: pathlib.Path) -> None:
+        start = qevo.load(finished / "nearest.safetensors")
+        network = qevo.load(finished / files.NETWORK)
+        for kind in ("multiplier", "bias"):
+            assert any(
+                np.any(network.constants[n][kind] != start.constants[n][kind])
+                for n in network.layers
+            )
+        moved = [
+            np.abs(np.asarray(network.weights[n], np.int32) - np.asarray(start.weights[n]))
+            for n in network.layers
+        ]
+        assert max(m.max() for m in moved) == 1  # no further than the radius
+        assert (network.layers, network.ranges) == (start.layers, start.ranges)
+
+
+class TestSameBytes:
+    def test_with_integer_products_only(self, finished: pathlib.Path, again: TrainConfig) -> None:
+        """And from a teacher's file, with other chunks and calls."""
+        result = train(
+            dataclasses.replace(again, arithmetic="int", candidate_chunk=3, scan_length=7)
+        )
+        before = read(finished)
+        assert result["network_sha256"] == before["network_sha256"]
+        assert result["accuracy"] == before["accuracy"]
+        ours, theirs = tiny.contents(again.folder), tiny.contents(finished)
+        for name in ("network", "nearest", "best_of_n", "layerwise", "targets", "teacher"):
+            file = f"{name}.safetensors"
+            assert ours[file] == theirs[file], file
+
+    def test_stopped_by_ctrl_c_and_resumed(
+        self, finished: pathlib.Path, again: TrainConfig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        show = ProgressReport.__call__
+
+        def press(self: ProgressReport, done: int, record: dict[str, int]) -> None:
+            show(self, done, record)
+            if self._title == "weights" and done == 10:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ProgressReport, "__call__", press)
+            with pytest.raises(KeyboardInterrupt):
+                train(again)
+        assert logged(again.folder / "2_weights") == list(range(1, 11))
+
+        result = train(dataclasses.replace(again, resume=True))
+        assert result["network_sha256"] == read(finished)["network_sha256"]
+        for stage in ("1_constants", "2_weights"):
+            ours, theirs = (f / stage / "metrics.jsonl" for f in (again.folder, finished))
+            assert ours.read_bytes() == theirs.read_bytes()
+
+    def test_resumes_on_a_machine_whose_floats_differ(
+        self, finished: pathlib.Path, settings: TrainConfig, tmp_path: pathlib.Path
+    ) -> None:
+        """What floats made is in the folder: nothing of it is made again. Extends the run, too."""
+        folder = tmp_path / settings.name
+        shutil.copytree(finished, folder)
+        before = tiny.contents(folder)
+        teacher = files.load_arrays(folder / files.TEACHER)
+        teacher["params"]["logits"]["bias"] += np.float32(1e-3)
+        files.save_arrays(folder / files.TEACHER, teacher)
+        longer = StageConfig(25, settings.weights.search)
+        result = train(dataclasses.replace(settings, runs=tmp_path, resume=True, weights=longer))
+        assert result["generations"] == 35
+        assert logged(folder / "2_weights") == list(range(1, 26))
+        after = tiny.contents(folder)
+        for name in ("nearest.safetensors", "targets.safetensors", "seconds.json"):
+            assert after[name] == before[name]
+        assert result["seconds"]["teacher"] == json.loads(before["seconds.json"])["teacher"]
+
+
+class TestRefused:
+    """Each leaves every byte of the folder as it was."""
+
+    @pytest.fixture(autouse=True)
+    def _untouched(self, finished: pathlib.Path) -> Any:
+        before = tiny.contents(finished)
+        yield
+        assert tiny.contents(finished) == before
+
+    def test_a_folder_that_holds_a_run(self, settings: TrainConfig) -> None:
+        with pytest.raises(QevoError, match="already holds a run: add --resume"):
+            train(settings)
+
+    def test_a_folder_that_holds_anything(
+        self, settings: TrainConfig, tmp_path: pathlib.Path
+    ) -> None:
+        (tmp_path / "used").mkdir()
+        (tmp_path / "used" / "network.safetensors").write_text("precious")
+        (tmp_path / "file").write_text("precious")
+        for name in ("used", "file"):
+            with pytest.raises(QevoError, match="already exists: choose another"):
+                train(dataclasses.replace(settings, runs=tmp_path, name=name))
+        assert set(tiny.contents(tmp_path).values()) == {b"precious"}
+
+    def test_changed_settings_all_listed(self, settings: TrainConfig) -> None:
+        changed = dataclasses.replace(
+            settings,
+            resume=True,
+            batch=32,
+            bits=("*=4",),
+            weights=dataclasses.replace(
+                settings.weights, search=dataclasses.replace(settings.weights.search, rate=0.5)
+            ),
+            scan_length=3,  # free to change
+        )
+        with pytest.raises(QevoError) as refusal:
+            train(changed)
+        lines = str(refusal.value).splitlines()
+        assert lines[1:-1] == [
+            "  batch: 64 -> 32",
+            "  bits: ['*=ternary'] -> ['*=4']",
+            "  weights.search.rate: 1.0 -> 0.5",
+        ]
+        assert "nothing was changed" in lines[-1]
+
+    def test_a_longer_first_stage_once_the_second_has_begun(self, settings: TrainConfig) -> None:
+        longer = StageConfig(40, settings.constants.search)
+        with pytest.raises(QevoError, match=r"constants.generations: 10 -> 40"):
+            train(dataclasses.replace(settings, resume=True, constants=longer))
+
+    def test_other_images_under_the_same_name(
+        self, settings: TrainConfig, tmp_path: pathlib.Path
+    ) -> None:
+        images, labels = tiny.blobs(seed=2)
+        np.savez(tmp_path / "blobs.npz", images=images, labels=labels)
+        with pytest.raises(QevoError, match=r"data: .*\n  data_sha256: "):
+            train(dataclasses.replace(settings, resume=True, data=str(tmp_path / "blobs.npz")))
+
+    def test_nothing_to_resume(self, settings: TrainConfig, tmp_path: pathlib.Path) -> None:
+        with pytest.raises(QevoError, match="nothing to resume"):
+            train(dataclasses.replace(settings, runs=tmp_path, resume=True))
+        assert not list(tmp_path.iterdir())
+
+
+class TestBadSettings:
+    """Found before anything is trained or a folder is made."""
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"bits": ("9",)}, "bits must be 'ternary', 2, 3, 4 or 8, not 9"),
+            ({"bits": ("*=4", "conv_*=3")}, "'conv_.*' matches no layer; there are dense_0"),
+            ({"bits": ("logits=4",)}, "no pattern matches layer dense_0"),
+            ({"architecture": "lenet_5"}, r"LeNet5 cannot take images of \(8, 8, 1\)"),
+            ({"draws": 0}, "--draws must be at least 1, got 0"),
+            ({"calibration": -5}, "--calibration must be at least 1"),
+            ({"validate_every": 0}, "--validate-every must be at least 1"),
+            ({"radius": 0}, "--radius must be at least 1"),
+            ({"teacher": pathlib.Path("absent.safetensors")}, "no such file: absent"),
+            ({"teacher": pathlib.Path(__file__).with_suffix(".npz")}, "no such file"),
+            ({"data": "absent.npz"}, "absent.npz"),
+            ({"device": "tpu"}, "no device of kind 'tpu' here; there is: cpu:0"),
+        ],
+    )
+    def test_is_refused(
+        self, settings: TrainConfig, tmp_path: pathlib.Path, change: Any, message: str
+    ) -> None:
+        with pytest.raises(QevoError, match=message):
+            train(dataclasses.replace(settings, runs=tmp_path, **change))
+        assert not list(tmp_path.iterdir())
+
+    def test_a_search_that_cannot_be(self, settings: TrainConfig, tmp_path: pathlib.Path) -> None:
+        search = dataclasses.replace(settings.weights.search, population=7)
+        with pytest.raises(QevoError, match="an even number"):
+            train(dataclasses.replace(settings, runs=tmp_path, weights=StageConfig(20, search)))
+        assert not list(tmp_path.iterdir())
+
+    def test_published_weights_of_another_architecture(self, settings: TrainConfig) -> None:
+        data = load(settings.data)
+        npz = dataclasses.replace(settings, teacher=pathlib.Path(settings.data))
+        with pytest.raises(QevoError, match="set --architecture resnet_8"):
+            check(npz, data)
+
+
+class TestTeacher:
+    @pytest.mark.parametrize("wrong", ["network", "damaged", "shape"])
+    def test_of_another_kind(
+        self, finished: pathlib.Path, again: TrainConfig, tmp_path: pathlib.Path, wrong: str
+    ) -> None:
+        path = tmp_path / "teacher.safetensors"
+        if wrong == "network":
+            path.write_bytes((finished / files.NETWORK).read_bytes())
+        elif wrong == "damaged":
+            path.write_bytes((finished / files.TEACHER).read_bytes()[:-100])
+        else:
+            teacher = files.load_arrays(finished / files.TEACHER)
+            teacher["params"]["logits"]["bias"] = np.zeros(10, np.float32)
+            files.save_arrays(path, teacher)
+        message = "is damaged" if wrong == "damaged" else "does not fit LeNet300"
+        with pytest.raises(QevoError, match=message):
+            train(dataclasses.replace(again, teacher=path))
+
+
+def test_a_folder_of_images_without_any_search(again: TrainConfig, tmp_path: pathlib.Path) -> None:
+    """The report of a run whose stages are both left out: the start is the result."""
+    images, labels = tiny.blobs(60)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        place = tmp_path / "pictures" / "train" / f"class_{label}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(place / f"{i}.png")
+    nothing = StageConfig(0, again.constants.search)
+    result = train(
+        dataclasses.replace(
+            again,
+            data=str(tmp_path / "pictures"),
+            name="",
+            constants=nothing,
+            weights=nothing,
+            targets="labels",
+            start="layerwise",
+        )
+    )
+    folder = tmp_path / "pictures-lenet_300_100-0"
+    assert result == read(folder)
+    assert result["generations"] == result["evaluations"] == 0
+    assert result["accuracy"]["evolved"] == result["accuracy"]["layerwise"]
+    network, start = (folder / f"{name}.safetensors" for name in ("network", "layerwise"))
+    assert network.read_bytes() == start.read_bytes()
+    assert (folder / files.PICTURE).exists()
+    assert not (folder / files.TARGETS).exists()

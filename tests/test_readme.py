@@ -1,0 +1,69 @@
+"""The README is true: its Python runs, its commands exist, its links lead somewhere."""
+
+import os
+import pathlib
+import re
+import shlex
+
+import pytest
+
+from qevo import cli
+
+ROOT = pathlib.Path(__file__).parents[1]
+DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+
+
+def text_of(document: str) -> str:
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
+def commands(document: str, program: str) -> list[list[str]]:
+    """The arguments of each call of a program, in a code block or between backticks."""
+    lines = re.findall(rf"(?:^ {{4}}|`){program} ([^`\n]+)", text_of(document), re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def test_python_blocks_run_in_order(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = list(re.finditer(r"^```python\n(.*?)^```$", text_of("README.md"), re.M | re.S))
+    assert len(blocks) >= 3  # run a file, evolve a network of one's own, the kernel alone
+    names: dict[str, object] = {"__name__": "readme"}
+    for block in blocks:
+        line = text_of("README.md")[: block.start(1)].count("\n")
+        source = "\n" * line + block[1]  # so that a traceback names the README's lines
+        exec(compile(source, str(ROOT / "README.md"), "exec"), names)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_make_targets_exist(document: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), re.M))
+    found = commands(document, "make")
+    assert found
+    assert {words[0] for words in found} <= targets
+
+
+def test_qevo_commands_are_understood(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = commands("README.md", "qevo")
+    assert {words[0] for words in found} >= {"train", "evaluate", "audit"}
+    for words in found:
+        if "--help" not in words and len(words) > 1:
+            cli.parse(words)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_and_scripts_are_there(document: str) -> None:
+    text = text_of(document)
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    scripts = re.findall(r"\b(?:experiments|benchmarks)/\w+\.py\b", text)
+    missing = [path for path in [*links, *scripts] if not (ROOT / path).exists()]
+    assert not missing
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    for document in (*DOCUMENTS, "CHANGELOG.md"):
+        assert not re.findall(r"@@\w+|TODO|FIXME", text_of(document)), os.fspath(document)
