@@ -182,7 +182,7 @@ class TestBadInput:
             (("--resume",), "nothing to resume"),
             (("--weights.search.population", "5"), "an even number"),
             (("--training.epochs", "0"), "--training.epochs must be at least 1"),
-            (("--teacher", "nowhere.npz"), "no such file: nowhere.npz"),
+            (("--teacher", "nowhere.safetensors"), "no such file: nowhere"),
         ],
     )
     def test_of_train(

@@ -71,11 +71,7 @@ class Problem(EvosaxProblem):
             genes = edit(context, positions[row], value)
             return int32_scalar(self.fitness(self.space.decode(genes), batch))
 
-        if chunk is None or chunk >= rows.shape[0]:
-            return jax.vmap(lambda *candidate: one(candidate))(rows, values)
-        if chunk == 1:
-            return jax.lax.map(one, (rows, values))
-        return jax.lax.map(one, (rows, values), batch_size=chunk)
+        return _over_candidates(one, (rows, values), chunk)
 
     def describe(self) -> dict[str, Any]:
         """What a resumed run must share with the run that it continues (plain JSON values).
@@ -101,7 +97,11 @@ class Problem(EvosaxProblem):
     ) -> tuple[jax.Array, EvosaxState, dict[str, jax.Array]]:
         """Fitness int32 ``[P]`` of decoded solutions with a leading axis P."""
         batch = self.batch(key)
-        fitness = jax.vmap(lambda solution: int32_scalar(self.fitness(solution, batch)))(solutions)
+
+        def one(solution: Any) -> jax.Array:
+            return int32_scalar(self.fitness(solution, batch))
+
+        fitness = _over_candidates(one, solutions, self.candidate_chunk)
         return fitness, EvosaxState(counter=state.counter + 1), {}
 
     def sample(  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -111,6 +111,15 @@ class Problem(EvosaxProblem):
         low, high = self.space.low.astype(jnp.int32), self.space.high.astype(jnp.int32)
         genes = jax.random.randint(key, low.shape, low, high + 1, jnp.int32)
         return self.space.decode(genes.astype(jnp.int8))
+
+
+def _over_candidates(one: Callable[[Any], jax.Array], candidates: Any, chunk: int | None) -> Any:
+    """``one`` of each candidate, ``chunk`` of them side by side; all of them for ``None``."""
+    if chunk is None or chunk >= jax.tree.leaves(candidates)[0].shape[0]:
+        return jax.vmap(one)(candidates)
+    if chunk == 1:
+        return jax.lax.map(one, candidates)
+    return jax.lax.map(one, candidates, batch_size=chunk)
 
 
 def int32_scalar(fitness: Any) -> jax.Array:

@@ -103,7 +103,7 @@ class Float(Numerics):
         return x.mean((1, 2))
 
     def flatten(self, x: jax.Array) -> jax.Array:
-        return x.reshape(x.shape[0], -1)
+        return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 @struct.dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import functools
 from collections.abc import Mapping
 from typing import Literal
@@ -167,4 +168,4 @@ class Integer(Numerics):
         return _IntegerAverage(self, name=name)(x)
 
     def flatten(self, x: jax.Array) -> jax.Array:
-        return x.reshape(x.shape[0], -1)
+        return x.reshape(x.shape[0], math.prod(x.shape[1:]))

@@ -113,11 +113,9 @@ class QuantizedNetwork:
 
     def layer_inputs(self, images: Any, *, arithmetic: Arithmetic = "fast") -> dict[str, jax.Array]:
         """The int8 input of every layer with weights for uint8 images, in one batch."""
-        module = self.integer_module(arithmetic)
-        variables = _variables(self.weights, self.constants)
-        prepared = self.prepare(jnp.asarray(images))
-        _, state = module.apply(variables, prepared, mutable=["inputs"])
-        return {name: _lookup(state["inputs"], name)["x"][0] for name in self.layers}
+        module, prepared = self.integer_module(arithmetic), self.prepare(jnp.asarray(images))
+        inputs = _layer_inputs(module, self.weights, self.constants, prepared)
+        return {name: _lookup(inputs, name)["x"][0] for name in self.layers}
 
     def integer_module(self, arithmetic: Arithmetic) -> nn.Module:
         """The architecture bound to this network's integer numerics; hashable, without arrays."""
@@ -148,6 +146,14 @@ def forward(
     logits = module.apply(_variables(weights, constants), images)
     assert isinstance(logits, jax.Array)
     return logits
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _layer_inputs(
+    module: nn.Module, weights: Weights, constants: Constants, images: jax.Array
+) -> Any:
+    _, state = module.apply(_variables(weights, constants), images, mutable=["inputs"])
+    return state["inputs"]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -7,6 +7,7 @@ on from the same integers.
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -48,7 +49,8 @@ def check(config: TrainConfig, data: Dataset) -> None:
 
     Raises:
       QevoError: a count below 1, settings that no search can have, images too small for the
-        architecture, a teacher file that is not there, or bits as `bits_per_layer`.
+        architecture, bits as `bits_per_layer`, or a teacher's file that is missing, damaged, or
+        does not fit the architecture.
     """
     for name, value in (
         ("training.epochs", config.training.epochs),
@@ -64,12 +66,13 @@ def check(config: TrainConfig, data: Dataset) -> None:
     ):
         if value is not None and value < 1:
             raise QevoError(f"--{name} must be at least 1, got {value}")
-    if config.teacher and not config.teacher.is_file():
-        raise QevoError(f"--teacher: no such file: {config.teacher}")
     for stage in (config.constants, config.weights):
         Coevolution(Space.integers(MANY, -1, 1), stage.search)
-    variables = _shapes(_float_module(config, data), data.search.images)
-    bits_per_layer(config.bits_by_pattern(), layer_names(variables["params"]))
+    module = _float_module(config, data)
+    layers = layer_names(_shapes(module, data.search.images)["params"])
+    bits_per_layer(config.bits_by_pattern(), layers)
+    if config.teacher and not (config.folder / files.TEACHER).exists():
+        _read_teacher(config.teacher, module, data.search.images)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +98,7 @@ def prepare(config: TrainConfig, data: Dataset) -> Preparation:
     """Do what the run folder does not hold yet, and keep it there.
 
     Raises:
-      QevoError: the teacher's file is damaged or does not fit the architecture, or the network
-        cannot be quantized as asked.
+      QevoError: a file is damaged, or the network cannot be quantized as asked.
     """
     record = config.folder / files.SECONDS
     seconds: dict[str, float] = files.read_json(record) if record.exists() else {}
@@ -120,9 +122,7 @@ def _teacher(
         seconds["teacher"] = time.monotonic() - began
         console.print(f"float teacher trained in {seconds['teacher']:.0f} s")
     else:
-        published = path.suffix == ".npz"
-        variables = load_resnet8(path)[1] if published else files.load_arrays(path)
-        _check_tree(path, module, variables, data.search.images)
+        variables = _read_teacher(path, module, data.search.images)
     if path != kept:
         files.save_arrays(kept, variables)
     return module, variables
@@ -170,14 +170,24 @@ def _shapes(module: nn.Module, images: np.ndarray) -> Any:
         ) from None
 
 
-def _check_tree(path: Any, module: nn.Module, variables: Any, images: np.ndarray) -> None:
-    wanted = _shapes(module, images)
-    shapes = [jax.tree.map(lambda a: a.shape, tree) for tree in (wanted, variables)]
-    if shapes[0] != shapes[1]:
+def _by_name(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of a tree's arrays."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(at, simple=True, separator="/"): a.shape for at, a in flat}
+
+
+def _read_teacher(path: pathlib.Path, module: nn.Module, images: np.ndarray) -> Any:
+    """The variables in a teacher's file, checked against the architecture."""
+    variables = load_resnet8(path)[1] if path.suffix == ".npz" else files.load_arrays(path)
+    found, needed = _by_name(variables), _by_name(_shapes(module, images))
+    odd = sorted(n for n in found.keys() | needed.keys() if found.get(n) != needed.get(n))
+    if odd:
+        first = f"{odd[0]} is {found.get(odd[0], 'not there')}, not {needed.get(odd[0], 'there')}"
         raise QevoError(
-            f"{path} does not fit {type(module).__name__} on images {images.shape[1:]}: it holds "
-            f"{shapes[1]}, needed is {shapes[0]}"
+            f"{path} does not fit {type(module).__name__} on images {images.shape[1:]}: {first}; "
+            f"{len(odd)} of {len(needed)} arrays differ"
         )
+    return variables
 
 
 def _roundings(

@@ -242,7 +242,7 @@ def test_extreme_settings_stay_within_int32() -> None:
     margin = largest.algorithm.margin
     # All the mass goes to the upper level, which becomes the centre of the window.
     assert largest(0) == [margin, TABLE_TOTAL - 2 * margin, margin]
-    smallest = Unanimous(settings(population=2, group=1, rate=1e-7))
+    smallest = Unanimous(settings(population=1 << 14, group=1, rate=1e-7))
     assert smallest(0) == smallest.start.tables[0].tolist()
 
 

@@ -38,8 +38,9 @@ def test_scores_do_not_depend_on_the_chunk(problem: Problem) -> None:
         assert scores.tolist() == expected
 
 
-def test_eval_scores_a_population_as_evosax_does() -> None:
-    problem, key = quadratic(), jax.random.key(4)
+@pytest.mark.parametrize("chunk", [None, 1, 2])
+def test_eval_scores_a_population_as_evosax_does(chunk: int | None) -> None:
+    problem, key = quadratic().replace(candidate_chunk=chunk), jax.random.key(4)
     population = jax.vmap(problem.sample)(jax.random.split(key, 5))
     fitness, state, _ = problem.eval(key, population, problem.init(key))
     assert fitness.dtype == jnp.int32

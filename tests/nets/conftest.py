@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,20 +18,29 @@ def images_of(shape: tuple[int, int, int], count: int = 24) -> np.ndarray:
     return np.random.RandomState(0).randint(0, 256, (count, *shape)).astype(np.uint8)
 
 
-def quantized(module: Any, shape: tuple[int, int, int], **options: Any) -> QuantizedNetwork:
-    """A network with random weights, biases and batch norm statistics."""
-    images = images_of(shape)
-    variables = module.init(jax.random.key(0), images[:1])
+def random_variables(module: Any, shape: tuple[int, ...]) -> Any:
+    """Random weights, biases and batch norm statistics; drawn by numpy, so nothing compiles."""
     draw = np.random.RandomState(1)
-    variables = jax.tree.map(
-        lambda a: (
-            a + np.float32(0.3) * np.abs(draw.normal(size=a.shape)).astype(np.float32)
-            if a.ndim == 1
-            else a
-        ),
-        variables,
-    )
-    return quantize_network(module, variables, images, **options)
+
+    def fill(leaf: Any) -> np.ndarray:
+        if len(leaf.shape) > 1:
+            spread = np.sqrt(2 / math.prod(leaf.shape[:-1]))
+            return np.float32(draw.normal(0, spread, leaf.shape))
+        return np.float32(draw.uniform(0.1, 1.2, leaf.shape))
+
+    image = np.zeros((1, *shape), np.uint8)
+    return jax.tree.map(fill, jax.eval_shape(module.init, jax.random.key(0), image))
+
+
+@pytest.fixture(scope="session", name="random_variables")
+def random_variables_fixture() -> Callable[..., Any]:
+    """The function of that name."""
+    return random_variables
+
+
+def quantized(module: Any, shape: tuple[int, int, int], **options: Any) -> QuantizedNetwork:
+    images = images_of(shape)
+    return quantize_network(module, random_variables(module, shape), images, **options)
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ class Mine(nn.Module):
 @pytest.fixture(scope="module")
 def mine() -> QuantizedNetwork:
     images = np.random.RandomState(0).randint(0, 256, (8, 6, 6, 1)).astype(np.uint8)
-    variables = Mine().init(jax.random.key(0), images)
+    variables = jax.jit(Mine().init)(jax.random.key(0), images)
     return quantize_network(Mine(), variables, images, bits=3)
 
 

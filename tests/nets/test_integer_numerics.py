@@ -137,8 +137,6 @@ def test_equals_slow_arithmetic_at_the_limits_of_genes(
             "shift": draw.randint(0, 18, channels),
         }
         constants[name] = {k: jnp.asarray(extreme[k], jnp.int32) for k in constants[name]}
-    import dataclasses
-
     edited = dataclasses.replace(network, weights=weights, constants=constants)
     logits = edited(images)
     np.testing.assert_array_equal(logits, Slow(edited)(images))
@@ -161,6 +159,7 @@ def test_vmap_over_candidates(network: QuantizedNetwork, images: np.ndarray) -> 
     population = jax.tree.map(lambda *a: jnp.stack(a), flip(1), flip(-1), flip(0))
     prepared = network.prepare(jnp.asarray(images))
 
+    @jax.jit
     def run(weights: Any) -> jax.Array:
         return network.apply(weights, network.constants, prepared)
 
@@ -171,7 +170,7 @@ def test_vmap_over_candidates(network: QuantizedNetwork, images: np.ndarray) -> 
 
 def test_shard_map_over_candidates(mlp: QuantizedNetwork) -> None:
     images = jnp.zeros((3, 6, 7, 1), jnp.int8)
-    mesh = jax.make_mesh((1,), ("population",))
+    mesh = jax.sharding.Mesh(jax.devices()[:1], ("population",))
     population = {k: jnp.stack([w, -jnp.maximum(w, -1)]) for k, w in mlp.weights.items()}
 
     def run(weights: Any) -> jax.Array:

@@ -255,7 +255,6 @@ class TestBadSettings:
             ({"validate_every": 0}, "--validate-every must be at least 1"),
             ({"radius": 0}, "--radius must be at least 1"),
             ({"teacher": pathlib.Path("absent.safetensors")}, "no such file: absent"),
-            ({"teacher": pathlib.Path(__file__).with_suffix(".npz")}, "no such file"),
             ({"data": "absent.npz"}, "absent.npz"),
             ({"device": "tpu"}, "no device of kind 'tpu' here; there is: cpu:0"),
         ],
@@ -294,9 +293,14 @@ class TestTeacher:
             teacher = files.load_arrays(finished / files.TEACHER)
             teacher["params"]["logits"]["bias"] = np.zeros(10, np.float32)
             files.save_arrays(path, teacher)
-        message = "is damaged" if wrong == "damaged" else "does not fit LeNet300"
-        with pytest.raises(QevoError, match=message):
+        messages = {
+            "network": "does not fit LeNet300 on images",
+            "damaged": "is damaged",
+            "shape": r"params/logits/bias is \(10,\), not \(3,\); 1 of 6 arrays differ",
+        }
+        with pytest.raises(QevoError, match=messages[wrong]):
             train(dataclasses.replace(again, teacher=path))
+        assert not again.folder.exists()
 
 
 def test_a_folder_of_images_without_any_search(again: TrainConfig, tmp_path: pathlib.Path) -> None:
@@ -326,3 +330,35 @@ def test_a_folder_of_images_without_any_search(again: TrainConfig, tmp_path: pat
     assert network.read_bytes() == start.read_bytes()
     assert (folder / files.PICTURE).exists()
     assert not (folder / files.TARGETS).exists()
+
+
+@pytest.mark.data
+def test_published_weights_keep_their_pixel_rule(
+    again: TrainConfig, tmp_path: pathlib.Path
+) -> None:
+    """MLPerf Tiny's ResNet-8 takes raw pixels, in a resumed run as well."""
+    weights = pathlib.Path(os.environ["QEVO_DATA_DIR"]) / "weights" / "resnet8_cifar10"
+    published = tmp_path / "published.npz"
+    shutil.copy(weights / "resnet8_cifar10_f32_keras_names.npz", published)
+    photos = load("cifar10").test
+    np.savez(tmp_path / "photos.npz", images=photos.images[:300], labels=photos.labels[:300])
+    nothing = StageConfig(0, again.constants.search)
+    settings = dataclasses.replace(
+        again,
+        data=str(tmp_path / "photos.npz"),
+        architecture="resnet_8",
+        teacher=published,
+        bits=("8",),
+        calibration=32,
+        draws=1,
+        targets="labels",
+        constants=nothing,
+        weights=nothing,
+    )
+    accuracy = train(settings)["accuracy"]
+    assert accuracy["float"]["test"] > 0.7
+    assert accuracy["nearest"]["test"] > 0.7
+    published.unlink()
+    for name in ("nearest", "best_of_n", "layerwise"):  # to be made again from what was kept
+        (settings.folder / f"{name}.safetensors").unlink()
+    assert train(dataclasses.replace(settings, resume=True))["accuracy"] == accuracy
