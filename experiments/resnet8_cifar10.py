@@ -20,8 +20,7 @@ from rich.table import Table
 
 from qevo.algorithms import CoevolutionConfig
 from qevo.report.table import METHODS
-from qevo.run import StageConfig, TrainConfig, train
-from qevo.run.folder import RESULT, read_json
+from qevo.run import StageConfig, TrainConfig, train_once
 
 WEIGHTS = "weights/resnet8_cifar10/resnet8_cifar10_f32_keras_names.npz"
 
@@ -69,7 +68,7 @@ def main(config: Config) -> None:
 
 
 def run(config: Config, bits: str) -> dict:
-    """One run, or what it left before."""
+    """One run, gone on with where it was cut off, or read where it is complete."""
     search = CoevolutionConfig(population=config.population)
     settings = TrainConfig(
         data="cifar10",
@@ -95,8 +94,7 @@ def run(config: Config, bits: str) -> dict:
             ),
         ),
     )
-    done = settings.folder / RESULT
-    return read_json(done) if done.exists() else train(settings)
+    return train_once(settings)
 
 
 if __name__ == "__main__":

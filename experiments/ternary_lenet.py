@@ -18,8 +18,7 @@ import tyro
 from qevo.algorithms import CoevolutionConfig
 from qevo.quantize.training import TrainingConfig
 from qevo.report.summary import summarise
-from qevo.run import StageConfig, TrainConfig, train
-from qevo.run.folder import RESULT, read_json
+from qevo.run import StageConfig, TrainConfig, train_once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Config:
     """Data set, as for `qevo train`."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """One run each."""
-    generations: int = 3000
+    generations: int = 2000
     """Generations over the weights."""
     runs: pathlib.Path = pathlib.Path("runs")
     """Where run folders lie; a finished run is not repeated."""
@@ -57,8 +56,7 @@ def main(config: Config) -> None:
             ),
             validate_every=20,
         )
-        done = run.folder / RESULT
-        records.append(read_json(done) if done.exists() else train(run))
+        records.append(train_once(run))
     name = f"ternary_{config.architecture}_{config.data}"
     command = (
         f"python experiments/ternary_lenet.py --architecture {config.architecture} "

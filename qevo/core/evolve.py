@@ -87,7 +87,8 @@ def evolve(
       problem: what scores them.
       seed: a seed, or a PRNG key.
       generations: how many to run in all; a finished run is extended by resuming it with more.
-      validate_every: generations between looks at the problem's validation data.
+      validate_every: generations between looks at the problem's validation data; what comes after
+        the last look is not accepted.
       patience: stop after so many generations without an accepted improvement.
       target: stop once the accepted fitness is at most this.
       max_seconds: stop this session after so much wall time; resume goes on.

@@ -24,8 +24,9 @@ def weighted_positions(key: jax.Array, weights: jax.Array, groups: int, size: in
     """Draw ``groups`` disjoint rows of ``size`` distinct positions in proportion to weights.
 
     Stratified sampling on the running sum of the weights, from a random rotation: one position
-    from each of ``groups * size`` equal shares of the total weight. A gene whose weight exceeds one
-    share is drawn once and its further draws become padding. No sort; one pass over the N weights.
+    from each of ``groups * size`` equal shares of the total weight. A gene that more than one share
+    falls on is drawn once and its further draws become padding, so that a gene of w <= 1 shares
+    comes with probability w - w**3 / 6. No sort; one pass over the N weights.
 
     Args:
       key: PRNG key.

@@ -62,6 +62,24 @@ def train(config: TrainConfig) -> dict[str, Any]:
         return _train(config)
 
 
+def train_once(config: TrainConfig) -> dict[str, Any]:
+    """What result.json holds: read where the run is complete, else run, or gone on with.
+
+    Raises:
+      QevoError: as `train`, and for a folder whose run had other settings.
+    """
+    if not (config.folder / files.CONFIG).exists():
+        return train(config)
+    config = dataclasses.replace(config, resume=True)
+    stored = files.read_json(config.folder / files.CONFIG)
+    values = files.config_values(config)
+    _refuse_changes(config, stored, values | {"data_sha256": stored.get("data_sha256")})
+    extended = stored["weights"] != values["weights"] or stored["constants"] != values["constants"]
+    if extended or not (config.folder / files.RESULT).exists():
+        return train(config)
+    return files.read_json(config.folder / files.RESULT)
+
+
 def _train(config: TrainConfig) -> dict[str, Any]:
     data = load(config.data, seed=config.split_seed)
     check(config, data)
@@ -89,7 +107,11 @@ def _train(config: TrainConfig) -> dict[str, Any]:
         "architecture": config.architecture,
         "generations": sum(r.generations for r in searches.values()),
         "evaluations": sum(r.evaluations for r in searches.values()),
-        "seconds": ready.seconds | {name: r.seconds for name, r in searches.items()},
+        "seconds": {
+            **ready.seconds,
+            **{name: r.seconds for name, r in searches.items()},
+            "compilation": sum(r.compile_seconds for r in searches.values()),
+        },
         "seed": config.seed,
         "versions": versions(),
         "device": device(config.device),
@@ -140,7 +162,7 @@ def _search(
     """Run the stages one after the other, each from the accepted network of the one before."""
     searches: dict[str, Result] = {}
     left = config.max_seconds
-    for stage in stages(config):
+    for index, stage in enumerate(stages(config)):
         problem = stage_problem(config, data, network, targets, stage.genes)
         algorithm = Coevolution(problem.space, stage.config.search)
         folder = config.folder / stage.name
@@ -148,7 +170,7 @@ def _search(
         searches[stage.name] = result = evolve(
             algorithm,
             problem,
-            config.seed,
+            jax.random.fold_in(jax.random.key(config.seed), index),
             generations=stage.config.generations,
             validate_every=config.validate_every,
             patience=config.patience,

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from support import Medians, Walk, onemax
 
 from qevo.core import FunctionProblem, Leaf, Result, Space, evolve
+from qevo.core.generation import Rules, first_carry, scan_generations
 from qevo.errors import QevoError
 
 GENES = 24
@@ -139,6 +140,20 @@ def test_a_key_is_as_good_as_a_seed() -> None:
     for seed in (jax.random.key(5), np.int64(5)):
         result = evolve(Walk(problem.space), problem, seed, generations=12, progress=False)
         np.testing.assert_array_equal(result.genes, walk().genes)
+
+
+def test_a_whole_run_maps_over_seeds() -> None:
+    problem = onemax(GENES)
+    algorithm = Walk(problem.space)
+
+    def run(key: jax.Array) -> Any:
+        carry = first_carry(algorithm, problem, key)
+        options = {"length": 20, "rules": Rules(12), "chunk": None, "mesh": None}
+        return scan_generations(algorithm, problem, key, carry, **options)[0]
+
+    several = jax.jit(jax.vmap(run))(jnp.stack([jax.random.key(4), jax.random.key(5)]))
+    one = jax.tree.map(lambda leaf: leaf[1], several)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, one, walk().carry))
 
 
 def test_progress_prints_lines_without_a_terminal(

@@ -26,7 +26,8 @@ from qevo.nets import (
     architecture,
 )
 from qevo.nets.pooling import max_pool
-from qevo.quantize import fold_batch_norm
+from qevo.quantize import float_logits, fold_batch_norm, quantize_network
+from qevo.quantize.rounding import round_max_abs
 
 SMALL: dict[str, tuple[Any, tuple[int, ...]]] = {
     "mlp": (LeNet300(hidden=(7, 6)), (5, 4, 1)),
@@ -72,16 +73,14 @@ def test_one_tree_of_names(network: QuantizedNetwork, random_variables: Any) -> 
 
 
 def test_integer_logits_follow_the_float_ones(random_variables: Any) -> None:
-    """8-bit weights and activations of a trained-like network differ by rounding only."""
-    from qevo.quantize import float_logits, quantize_network
-
-    for module, shape in SMALL.values():
-        images = np.random.RandomState(0).randint(0, 256, (60, *shape)).astype(np.uint8)
-        variables = random_variables(module, shape)
-        network = quantize_network(module, variables, images, bits=8)
-        real = float_logits(module, variables, images)
-        found = network(images) / 2**network.fraction_bits
-        assert np.abs(found - real).max() < 0.1 * real.std() + 0.02
+    """At 8 bits a network differs from its float twin by rounding only."""
+    module, shape = SMALL["resnet"]
+    images = np.random.RandomState(0).randint(0, 256, (60, *shape)).astype(np.uint8)
+    variables = random_variables(module, shape)
+    network = quantize_network(module, variables, images, bits=8, method=round_max_abs)
+    real = float_logits(module, variables, images)
+    found = network(images) / 2**network.fraction_bits
+    assert np.abs(found - real).max() < 0.1 * real.std()
 
 
 def test_training_mode_uses_batch_statistics(random_variables: Any) -> None:
