@@ -24,6 +24,7 @@ WIDE_MULTIPLIER = (1 << 15) - 1
 MIN_MULTIPLIER_LIMIT = 64  # 5 bits for the first multiplier and one for genes above it
 LOGIT_LIMIT = (1 << 30) - 1  # differences of two logits fit int32
 MAX_FRACTION_BITS = 20
+BIAS_ROOM = 64  # nats
 _INT32 = (1 << 31) - 1
 
 
@@ -173,7 +174,7 @@ def logits_arithmetic(
       fan_in: K.
       weights, inputs: their ranges.
       multiplier: largest real multiplier of a channel: nats per unit of the accumulator.
-      bias: largest real bias of a channel, nats.
+      bias: largest real bias of a channel, nats; `BIAS_ROOM` comes on top.
 
     Returns:
       The layer's facts and F: a logit of 2**F is one nat.
@@ -183,7 +184,7 @@ def logits_arithmetic(
     """
     bound = accumulator_bound(name, fan_in, weights, inputs)
     for fraction_bits in range(MAX_FRACTION_BITS, 0, -1):
-        bias_limit = int((2 * bias + 4) * 2**fraction_bits) + 1
+        bias_limit = int((2 * bias + BIAS_ROOM) * 2**fraction_bits) + 1
         limit = (LOGIT_LIMIT - bias_limit) // bound
         if bias_limit < LOGIT_LIMIT and limit >= max(2 * multiplier * 2**fraction_bits, 2):
             reach = bound * limit + bias_limit

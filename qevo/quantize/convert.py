@@ -9,6 +9,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 
 from qevo.errors import QevoError
 from qevo.nets.float_numerics import Float
@@ -49,7 +50,8 @@ def quantize_network(
 
     Raises:
       QevoError: bits out of range, a pattern without a layer, images that are not uint8 NHWC, a
-        module without `Float` numerics, or a bound that cannot be proved (naming the layer).
+        module without `Float` numerics, variables that do not fit it, or a bound that cannot be
+        proved (naming the layer).
     """
     teacher = FloatTeacher(module, variables, images, activation_bits=activation_bits)
     if method == "nearest":
@@ -89,6 +91,7 @@ class FloatTeacher:
                 f" {images.dtype} {list(images.shape)}"
             )
         self.module = module.clone(numerics=Float(scaling=numerics.scaling))
+        _check_variables(self.module, variables, images)
         self.variables = variables
         self.images = images
         self.scaling = numerics.scaling
@@ -134,6 +137,18 @@ class FloatTeacher:
     def log_probabilities(self) -> np.ndarray:
         """Logarithms of the teacher's classes ``[n, C]`` for the calibration images."""
         return _log_softmax(float_logits(self.module, self.variables, self.images))
+
+
+def _check_variables(module: nn.Module, variables: Mapping[str, Any], images: np.ndarray) -> None:
+    wanted = flatten_dict(jax.eval_shape(module.init, jax.random.key(0), images[:1]), sep="/")
+    found = flatten_dict({name: variables[name] for name in variables}, sep="/")
+    for name in sorted({*wanted, *found}):
+        shapes = [getattr(tree.get(name), "shape", None) for tree in (wanted, found)]
+        if shapes[0] != shapes[1]:
+            raise QevoError(
+                f"variables do not fit {type(module).__name__} on images of {images.shape[1:]}:"
+                f" {name} should be {shapes[0] or 'absent'}, not {shapes[1] or 'absent'}"
+            )
 
 
 def layer_names(folded: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[str]:

@@ -118,35 +118,39 @@ class Converting(Numerics):
         self.parts.constants[name] = {k: jnp.asarray(v, jnp.int32) for k, v in constants.items()}
         return self.parts.constants[name]
 
-    def _limits(
-        self, name: str, kernel: np.ndarray, bias: np.ndarray, inputs: Site, outputs: Site | None
+    def _layer_limits(
+        self, name: str, kernel: np.ndarray, bias: np.ndarray, inputs: Site, outputs: Site
     ) -> tuple[LayerArithmetic, ScaleGrid]:
-        """Proved limits of a layer and the weight scales within them; no ``outputs``: logits."""
+        """Proved limits of a layer, and the weight scales within them."""
+        facts = layer_arithmetic(
+            name,
+            len(kernel),
+            weights=levels(self.bits[name], name),
+            inputs=(inputs.low, inputs.high),
+            outputs=(outputs.low, outputs.high),
+        )
+        shift = WIDE_MAX_SHIFT if facts.wide else MAX_SHIFT
+        floor = 2 * np.abs(bias) / (inputs.scale * facts.bias_limit)
+        unit, limit = inputs.scale / outputs.scale, facts.multiplier_limit // 2
+        return facts, ScaleGrid(unit, limit, shift, floor, inputs.scale)
+
+    def _logits_limits(
+        self, name: str, kernel: np.ndarray, inputs: Site, reach: float
+    ) -> tuple[LayerArithmetic, ScaleGrid]:
+        """The same for the last layer, whose float logits are at most ``reach`` nats."""
         weights = levels(self.bits[name], name)
-        values = (inputs.low, inputs.high)
-        if outputs is None:
-            facts, self.parts.fraction_bits = logits_arithmetic(
-                name,
-                len(kernel),
-                weights=weights,
-                inputs=values,
-                multiplier=float(max_abs_scale(kernel, *weights).max()) * inputs.scale,
-                bias=float(np.abs(bias).max()),
-            )
-            unit, shift, floor = inputs.scale * 2.0**self.parts.fraction_bits, 0, 0 * bias
-        else:
-            facts = layer_arithmetic(
-                name,
-                len(kernel),
-                weights=weights,
-                inputs=values,
-                outputs=(outputs.low, outputs.high),
-            )
-            unit, shift = inputs.scale / outputs.scale, WIDE_MAX_SHIFT if facts.wide else MAX_SHIFT
-            floor = 2 * np.abs(bias) / (inputs.scale * facts.bias_limit)
-        logits = outputs is None
-        limit = facts.multiplier_limit // 2
-        return facts, ScaleGrid(unit, limit, shift, floor, inputs.scale, logits)
+        facts, fraction_bits = logits_arithmetic(
+            name,
+            len(kernel),
+            weights=weights,
+            inputs=(inputs.low, inputs.high),
+            multiplier=float(max_abs_scale(kernel, *weights).max()) * inputs.scale,
+            bias=reach,
+        )
+        self.parts.fraction_bits = fraction_bits
+        unit, limit = inputs.scale * 2.0**fraction_bits, facts.multiplier_limit // 2
+        floor = np.zeros(kernel.shape[1])
+        return facts, ScaleGrid(unit, limit, 0, floor, inputs.scale, logits=True)
 
 
 class _ConvertProduct(nn.Module):
@@ -160,9 +164,12 @@ class _ConvertProduct(nn.Module):
         bias = np.asarray(self.get_variable("params", "bias"), np.float64)
         site = None if layer.logits else plan.sites[name]
         matrix = kernel.reshape(-1, kernel.shape[-1]).astype(np.float64)
-        facts, grid = plan._limits(name, matrix, bias, x.site, site)
         options: dict[str, Any] = {"kernel": kernel, "bias": np.float32(bias), "layer": layer}
         real = over_batches(_float_product, x.real, **options)
+        if site is None:
+            facts, grid = plan._logits_limits(name, matrix, x.site, float(np.abs(real).max()))
+        else:
+            facts, grid = plan._layer_limits(name, matrix, bias, x.site, site)
         rows = InputRows(x.ints, layer, kernel.shape, x.site.scale)
         rounded = plan.rounding(
             FloatLayer(name, matrix, facts.weight_low, facts.weight_high, grid, rows, real)

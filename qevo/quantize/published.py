@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,12 @@ def load_resnet8(path: str | os.PathLike[str]) -> tuple[ResNet8, dict[str, Any]]
     if not Path(path).is_file():
         raise QevoError(f"no such file: {path}")
     try:
-        with np.load(path) as archive:
+        with open(path, "rb") as file, np.load(file) as archive:
             arrays = {name: archive[name] for name in archive.files}
         return ResNet8(Float(scaling=RAW_PIXELS)), _resnet8_variables(arrays)
     except KeyError as error:
         raise QevoError(f"{path}: no array {error} of MLPerf Tiny's ResNet-8") from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise QevoError(f"{path}: not a readable npz: {error}") from None
 
 

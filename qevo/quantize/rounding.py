@@ -57,7 +57,8 @@ Rounding = Callable[[FloatLayer], Rounded]
 
 def round_max_abs(layer: FloatLayer) -> Rounded:
     """Nearest level at the smallest scale that saturates nothing."""
-    return round_at(layer, max_abs_scale(layer.kernel, layer.low, layer.high))
+    scale = layer.grid.above(max_abs_scale(layer.kernel, layer.low, layer.high))
+    return round_at(layer, scale)
 
 
 def round_squared_error(layer: FloatLayer) -> Rounded:

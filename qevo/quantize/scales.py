@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
-_FRACTIONS = np.geomspace(0.04, 1.2, 80)  # of the scale at which no weight saturates
+_FRACTIONS = np.append(
+    np.geomspace(0.04, 1.2, 60), 1.0
+)  # of the scale at which no weight saturates
+_REFINEMENT = np.linspace(0.95, 1.05, 21)  # of the best of those
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +34,13 @@ class ScaleGrid:
     input_scale: float = 1.0
     logits: bool = False
 
-    def snap(self, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Multiplier and shift, int64 ``[C]``, of the grid point nearest to each scale ``[C]``."""
+    def snap(
+        self, scale: np.ndarray, rounding: Callable[[np.ndarray], np.ndarray] = np.rint
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Multiplier and shift, int64 ``[C]``, of the grid point next to each scale ``[C]``."""
         ratio = np.maximum(np.maximum(scale, self.floor) * self.unit, 2.0**-40)
         shift = np.clip(np.floor(np.log2(self.limit / ratio)), 0, self.max_shift).astype(np.int64)
-        multiplier = np.clip(np.rint(ratio * 2.0**shift), 1, self.limit).astype(np.int64)
+        multiplier = np.clip(rounding(ratio * 2.0**shift), 1, self.limit).astype(np.int64)
         return multiplier, shift
 
     def scale(self, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -49,6 +55,10 @@ class ScaleGrid:
         """The exact scale of the grid point nearest to each scale ``[C]``."""
         return self.scale(*self.snap(scale))
 
+    def above(self, scale: np.ndarray) -> np.ndarray:
+        """The exact scale of the next grid point at or above each scale ``[C]``."""
+        return self.scale(*self.snap(scale, np.ceil))
+
 
 def max_abs_scale(kernel: np.ndarray, low: int, high: int) -> np.ndarray:
     """The smallest scale ``[C]`` at which no weight of ``[K, C]`` saturates."""
@@ -59,10 +69,10 @@ def squared_error_scale(kernel: np.ndarray, low: int, high: int, grid: ScaleGrid
     """The grid's scale ``[C]`` that minimises the squared rounding error of each channel."""
     full = max_abs_scale(kernel, low, high)
     best, error = full, np.full(full.shape, np.inf)
-    for fraction in _FRACTIONS:
-        scale = grid.nearest(full * fraction)
-        trial = np.square(scale * round_to_levels(kernel / scale, low, high) - kernel).sum(0)
-        best, error = np.where(trial < error, scale, best), np.minimum(trial, error)
+    for fractions in (_FRACTIONS, _REFINEMENT):
+        for scale in [grid.nearest(best * fraction) for fraction in fractions]:
+            trial = np.square(scale * round_to_levels(kernel / scale, low, high) - kernel).sum(0)
+            best, error = np.where(trial < error, scale, best), np.minimum(trial, error)
     return best
 
 

@@ -88,11 +88,10 @@ def test_all_bits(trained: Trained, bits: Any, activation_bits: int) -> None:
     for name, facts in network.layers.items():
         assert (facts.weight_low, facts.weight_high) == LEVELS[bits]
         kernel = np.asarray(network.weights[name])
-        # Max-abs scales use the outermost level of each channel, but for the rounding of the scale.
-        assert (
-            np.maximum(kernel.max(0) / facts.weight_high, kernel.min(0) / facts.weight_low).min()
-            > 0.7
-        )
+        # At max-abs scales each channel comes near an outermost level, as far as the scale's own
+        # rounding allows: multipliers are small where 8-bit weights meet 4-bit activations.
+        used = np.maximum(kernel.max(0) / facts.weight_high, kernel.min(0) / facts.weight_low)
+        assert used.min() > 0.45
         c = network.constants[name]
         assert np.asarray(c["multiplier"]).max() <= facts.multiplier_limit // 2
         assert np.abs(c["bias"]).max() <= facts.bias_limit // 2
@@ -173,8 +172,8 @@ def test_refuses(trained: Trained) -> None:
         quantize_network(trained.module, trained.variables, images / 255, bits=8)
     with pytest.raises(QevoError, match=r"n at least 1"):
         quantize_network(trained.module, trained.variables, images[:0], bits=8)
+    module = LeNet300(Integer({}, {}))
     with pytest.raises(QevoError, match=r"LeNet300 must have a field numerics with Float"):
-        module = LeNet300(Integer({}, {}))
         quantize_network(module, trained.variables, images, bits=8)
     with pytest.raises(QevoError, match="'nearest', 'layerwise' or a function, not 'best'"):
         quantized(trained, bits=8, method="best")
@@ -182,6 +181,15 @@ def test_refuses(trained: Trained) -> None:
         quantized(trained, bits=8, activation_bits=3)
     with pytest.raises(QevoError, match="5"):
         quantized(trained, bits=5)
+
+
+def test_refuses_variables_of_another_network(trained: Trained) -> None:
+    images = trained.search.images
+    with pytest.raises(QevoError, match=r"params/dense_0/bias should be \(9,\), not \(48,\)"):
+        quantize_network(LeNet300(hidden=(9,)), trained.variables, images, bits=8)
+    fewer = {"params": {k: v for k, v in trained.variables["params"].items() if k != "logits"}}
+    with pytest.raises(QevoError, match=r"params/logits/bias should be \(10,\), not absent"):
+        quantize_network(trained.module, fewer, images, bits=8)
 
 
 LAYERS = ("stem", "block_0/conv_0", "block_0/conv_1", "logits")
