@@ -96,14 +96,13 @@ def _progress(
         if offset:
             ax.axvline(offset, color="0.8", lw=0.8)
         genes = name.partition("_")[2]
-        ax.annotate(
-            f" {genes}", (offset, 1.0), xycoords=("data", "axes fraction"), va="top", color="0.4"
-        )
+        place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "color": "0.4"}
+        ax.annotate(f" {genes}", (offset, 0.02), ha="left", va="bottom", **place)
         offset += records[-1]["generation"] if records else 0
     for name in ("float", "layerwise"):
         level = 100 * accuracy[name]["validation"]
         ax.axhline(level, color=COLORS[name], lw=0.9, ls="--", label=METHODS[name])
-    ax.legend(frameon=False)
+    _legend(ax)
     ax.set_xlim(0, max(offset, 1))
     ax.set_xlabel("generation")
     ax.set_ylabel("validation accuracy, %", color=COLORS["evolved"])
@@ -125,8 +124,14 @@ def _change(ax: Axes, start: QuantizedNetwork, network: QuantizedNetwork) -> Non
     ax.set_yticks(rows, layers)
     ax.invert_yaxis()
     ax.set_xlabel("% changed by the search")
-    ax.set_title("change per layer", loc="left")
-    ax.legend(frameon=False)
+    ax.set_title("change", loc="left")
+    _legend(ax)
+
+
+def _legend(ax: Axes) -> None:
+    """One row above the axes, at the right of the title: no data there to cover."""
+    place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.1}
+    ax.legend(frameon=False, ncols=3, handlelength=1.2, columnspacing=1.0, **place)
 
 
 def _moved(before: Any, after: Any) -> float:
@@ -142,7 +147,7 @@ def _confidence(ax: Axes, searches: Mapping[str, Any]) -> None:
         ax.stairs(shares, bins, label=name.partition("_")[2], color=color, lw=1.5)
     if searches:
         ax.set_yscale("log")
-        ax.legend(frameon=False)
+        _legend(ax)
     ax.set_xlabel("confidence: mass of a gene's table on its level, %")
     ax.set_ylabel("% of genes")
-    ax.set_title("confidence after the search", loc="left")
+    ax.set_title("confidence", loc="left")
