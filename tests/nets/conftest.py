@@ -65,7 +65,13 @@ def resnet() -> QuantizedNetwork:
     return quantized(module, (9, 8, 3), bits={"*": 4, "block_*": 3}, activation_bits=4)
 
 
-@pytest.fixture(params=["mlp", "lenet", "resnet"])
+@pytest.fixture(scope="session")
+def wide() -> QuantizedNetwork:
+    """A layer of so many inputs that its requantization takes two limbs."""
+    return quantized(LeNet300(hidden=(6,), classes=3), (40, 41, 1), bits=8)
+
+
+@pytest.fixture(params=["mlp", "lenet", "resnet", "wide"])
 def network(request: pytest.FixtureRequest) -> QuantizedNetwork:
     """Each of the networks in turn."""
     return request.getfixturevalue(request.param)
