@@ -12,7 +12,9 @@ test: .venv/installed-dev ## all tests but the slow and the accelerator ones
 	$(BIN)/python -m pytest -n 2
 
 test-slow: .venv/installed-dev ## the slow tests, and those for a GPU or TPU where there is one
-	$(BIN)/python -m pytest -m "slow or accelerator"
+	$(BIN)/python -m pytest -m slow
+	@if $(BIN)/python -c "import jax, sys; sys.exit(jax.default_backend() == 'cpu')"; \
+	then $(BIN)/python -m pytest -m accelerator; else echo "no accelerator here"; fi
 
 bench: .venv/installed-dev ## where the time goes, and the share of pure inference
 	$(BIN)/python benchmarks/paths.py --output results/paths.json
