@@ -61,7 +61,10 @@ def main(config: Config) -> None:
         table.add_row(bits, *row)
     Console(width=120).print(table)
     settings = {k: v for k, v in dataclasses.asdict(config).items() if isinstance(v, int | tuple)}
-    command = "python experiments/resnet8_cifar10.py"
+    command = (
+        f"python experiments/resnet8_cifar10.py --bits {' '.join(config.bits)} --constants "
+        f"{config.constants} --weights {config.weights}"
+    )
     config.results.mkdir(parents=True, exist_ok=True)
     summary = {"command": command, "settings": settings, "runs": records}
     (config.results / "resnet8_cifar10.json").write_text(json.dumps(summary, indent=2) + "\n")
