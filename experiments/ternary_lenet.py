@@ -1,6 +1,6 @@
 """Ternary LeNet on Fashion-MNIST, all layers, 8-bit activations: five seeds against the baselines.
 
-    QEVO_DATA_DIR=... python experiments/ternary_lenet.py [--architecture lenet_5] [--seeds 0 1 2]
+    QEVO_DATA_DIR=... python experiments/ternary_lenet.py [--architecture lenet_5] [--seeds 10 11 12]
 
 Every seed trains its own float teacher, rounds it in three ways and evolves the layer-wise fit, as
 `qevo train` does; each leaves a run folder. Prints a table of mean and standard deviation over the
@@ -29,8 +29,8 @@ class Config:
     """Network."""
     data: str = "fashion_mnist"
     """Data set, as for `qevo train`."""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """One run each."""
+    seeds: tuple[int, ...] = (10, 11, 12, 13, 14)
+    """One run each; the settings below were found on teachers 0 and 1."""
     generations: int = 2000
     """Generations over the weights."""
     runs: pathlib.Path = pathlib.Path("runs")
