@@ -3,19 +3,22 @@
 from qevo.nets.arithmetic import LayerArithmetic
 from qevo.nets.file import load, save
 from qevo.nets.float_numerics import Calibrating, Float
-from qevo.nets.images import RAW_PIXELS, UNIT_RANGE, PixelScaling
+from qevo.nets.images import IMAGENET_PIXELS, RAW_PIXELS, UNIT_RANGE, PixelScaling
 from qevo.nets.integer_numerics import Integer
 from qevo.nets.lenet import LeNet5
 from qevo.nets.mlp import LeNet300
 from qevo.nets.network import QuantizedNetwork
 from qevo.nets.numerics import Numerics, Product
 from qevo.nets.registry import ARCHITECTURES, architecture
-from qevo.nets.resnet import ResNet, ResNet8
+from qevo.nets.resnet import ResNet, ResNet8, ResNet20, ResNet32, ResNet56
+from qevo.nets.vgg import VGG16
 
 __all__ = [
     "ARCHITECTURES",
+    "IMAGENET_PIXELS",
     "RAW_PIXELS",
     "UNIT_RANGE",
+    "VGG16",
     "Calibrating",
     "Float",
     "Integer",
@@ -28,6 +31,9 @@ __all__ = [
     "QuantizedNetwork",
     "ResNet",
     "ResNet8",
+    "ResNet20",
+    "ResNet32",
+    "ResNet56",
     "architecture",
     "load",
     "save",

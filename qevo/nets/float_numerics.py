@@ -12,6 +12,7 @@ from flax import linen as nn
 from flax import struct
 from jax import lax
 
+from qevo.nets.channels import pad_channels
 from qevo.nets.images import UNIT_RANGE, PixelScaling
 from qevo.nets.numerics import Activation, Numerics, Product
 from qevo.nets.pooling import max_pool
@@ -98,6 +99,9 @@ class Float(Numerics):
         padding: str = "VALID",
     ) -> jax.Array:
         return max_pool(x, window, strides, padding)
+
+    def pad_channels(self, x: jax.Array, before: int, after: int) -> jax.Array:
+        return pad_channels(x, before, after)
 
     def average_pool(self, x: jax.Array, *, name: str) -> jax.Array:
         return x.mean((1, 2))
@@ -193,6 +197,9 @@ class Calibrating(Numerics):
         padding: str = "VALID",
     ) -> Observed:
         return x._replace(value=max_pool(x.value, window, strides, padding))
+
+    def pad_channels(self, x: Observed, before: int, after: int) -> Observed:
+        return x._replace(value=pad_channels(x.value, before, after))
 
     def average_pool(self, x: Observed, *, name: str) -> Observed:
         return _Site(x.signed, name=name)(x.value.mean((1, 2)))

@@ -41,6 +41,7 @@ class PixelScaling:
 
 UNIT_RANGE = PixelScaling()  # 0..1
 RAW_PIXELS = PixelScaling((1.0,))  # 0..255
+IMAGENET_PIXELS = PixelScaling.normalized((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclasses.dataclass(frozen=True)

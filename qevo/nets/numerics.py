@@ -74,6 +74,13 @@ class Numerics(abc.ABC):
         """Maximum over windows; ``strides`` default to the window."""
 
     @abc.abstractmethod
+    def pad_channels(self, x: Any, before: int, after: int) -> Any:
+        """Channels of zeros around ``[..., C]``: ``[..., before + C + after]``.
+
+        Exact in integers, whose zero point is 0.
+        """
+
+    @abc.abstractmethod
     def average_pool(self, x: Any, *, name: str) -> Any:
         """Mean over height and width: ``[B, H, W, C]`` to ``[B, C]``."""
 

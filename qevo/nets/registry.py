@@ -9,12 +9,17 @@ from flax import linen as nn
 from qevo.errors import QevoError
 from qevo.nets.lenet import LeNet5
 from qevo.nets.mlp import LeNet300
-from qevo.nets.resnet import ResNet8
+from qevo.nets.resnet import ResNet8, ResNet20, ResNet32, ResNet56
+from qevo.nets.vgg import VGG16
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "lenet_300_100": LeNet300,
     "lenet_5": LeNet5,
     "resnet_8": ResNet8,
+    "resnet_20": ResNet20,
+    "resnet_32": ResNet32,
+    "resnet_56": ResNet56,
+    "vgg_16": VGG16,
 }
 
 

@@ -6,7 +6,7 @@ from qevo.quantize.calibration import calibrate
 from qevo.quantize.convert import FloatTeacher, float_logits, quantize_network
 from qevo.quantize.folding import fold_batch_norm
 from qevo.quantize.layerwise import LayerwiseFit
-from qevo.quantize.published import load_resnet8
+from qevo.quantize.published import load_published, load_resnet8, load_resnet_cifar
 from qevo.quantize.training import TrainingConfig, flip_and_crop, train
 
 __all__ = [
@@ -20,7 +20,9 @@ __all__ = [
     "flip_and_crop",
     "float_logits",
     "fold_batch_norm",
+    "load_published",
     "load_resnet8",
+    "load_resnet_cifar",
     "quantize_network",
     "train",
 ]

@@ -105,6 +105,9 @@ class Converting(Numerics):
         options = {"window": window, "strides": strides, "padding": padding}
         return x.map(lambda a: over_batches(_max_pool, a, **options))
 
+    def pad_channels(self, x: Both, before: int, after: int) -> Both:
+        return x.map(lambda a: np.pad(a, [(0, 0)] * (a.ndim - 1) + [(before, after)]))
+
     def average_pool(self, x: Both, *, name: str) -> Both:
         return _ConvertAverage(self, name=name)(x)
 

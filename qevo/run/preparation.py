@@ -25,13 +25,12 @@ from qevo.errors import QevoError
 from qevo.integer.loss import softmax
 from qevo.nets.file import load as load_network
 from qevo.nets.float_numerics import Float
-from qevo.nets.images import RAW_PIXELS
 from qevo.nets.network import QuantizedNetwork
 from qevo.nets.registry import architecture
 from qevo.quantize.baselines import best_of_n
 from qevo.quantize.bits import bits_per_layer
 from qevo.quantize.convert import float_logits, layer_names, quantize_network
-from qevo.quantize.published import load_resnet8
+from qevo.quantize.published import load_published, published_scaling
 from qevo.quantize.training import TrainingConfig, flip_and_crop
 from qevo.quantize.training import train as train_float
 from qevo.run import folder as files
@@ -131,9 +130,7 @@ def _teacher(
 def _float_module(config: TrainConfig, data: Dataset) -> nn.Module:
     module = architecture(config.architecture, classes=len(data.classes))
     if config.teacher and config.teacher.suffix == ".npz":
-        if config.architecture != "resnet_8":
-            raise QevoError(f"{config.teacher} holds ResNet-8 weights; set --architecture resnet_8")
-        return module.clone(numerics=Float(scaling=RAW_PIXELS))
+        return module.clone(numerics=Float(scaling=published_scaling(module)))
     return module
 
 
@@ -178,7 +175,15 @@ def _by_name(tree: Any) -> dict[str, tuple[int, ...]]:
 
 def _read_teacher(path: pathlib.Path, module: nn.Module, images: np.ndarray) -> Any:
     """The variables in a teacher's file, checked against the architecture."""
-    variables = load_resnet8(path)[1] if path.suffix == ".npz" else files.load_arrays(path)
+    if path.suffix == ".npz":
+        published, variables = load_published(path)
+        if type(published) is not type(module):
+            raise QevoError(
+                f"{path} holds {type(published).__name__}; --architecture says"
+                f" {type(module).__name__}"
+            )
+    else:
+        variables = files.load_arrays(path)
     found, needed = _by_name(variables), _by_name(_shapes(module, images))
     odd = sorted(n for n in found.keys() | needed.keys() if found.get(n) != needed.get(n))
     if odd:

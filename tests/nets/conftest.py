@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from qevo.nets import LeNet5, LeNet300, QuantizedNetwork, ResNet
+from qevo.nets import LeNet5, LeNet300, QuantizedNetwork, ResNet, ResNet20
 from qevo.quantize import quantize_network
 
 
@@ -66,12 +66,19 @@ def resnet() -> QuantizedNetwork:
 
 
 @pytest.fixture(scope="session")
+def shortcut_a() -> QuantizedNetwork:
+    """Residual blocks without projections, padded as in torch."""
+    module = ResNet20(widths=(4, 7), blocks=2, classes=5)
+    return quantized(module, (9, 8, 3), bits=8)
+
+
+@pytest.fixture(scope="session")
 def wide() -> QuantizedNetwork:
     """A layer of so many inputs that its requantization takes two limbs."""
     return quantized(LeNet300(hidden=(6,), classes=3), (40, 41, 1), bits=8)
 
 
-@pytest.fixture(params=["mlp", "lenet", "resnet", "wide"])
+@pytest.fixture(params=["mlp", "lenet", "resnet", "shortcut_a", "wide"])
 def network(request: pytest.FixtureRequest) -> QuantizedNetwork:
     """Each of the networks in turn."""
     return request.getfixturevalue(request.param)

@@ -66,6 +66,13 @@ def test_round_trip_of_our_own(mlp: QuantizedNetwork, path: pathlib.Path) -> Non
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+def test_round_trip_of_nested_fields(shortcut_a: QuantizedNetwork, tmp_path: pathlib.Path) -> None:
+    shortcut_a.save(tmp_path / "network")
+    module = load(tmp_path / "network").module
+    assert module == shortcut_a.module
+    assert (module.widths, module.padding) == ((4, 7), ((1, 1), (1, 1)))
+
+
 def test_equal_networks_give_equal_bytes(mlp: QuantizedNetwork, path: pathlib.Path) -> None:
     again = path.with_name("again")
     load(path).save(again)

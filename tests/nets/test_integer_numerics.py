@@ -51,7 +51,9 @@ class Slow:
     def conv(self, name: str, x: np.ndarray, stride: int, padding: str) -> np.ndarray:
         kernel = np.asarray(self.network.weights[name], np.int64)
         height, width = kernel.shape[:2]
-        if padding == "SAME":
+        if padding == "both sides":
+            x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        elif padding == "SAME":
             pads = []
             for size, k in zip(x.shape[1:3], (height, width), strict=True):
                 total = max((-(-size // stride) - 1) * stride + k - size, 0)
@@ -93,16 +95,19 @@ class Slow:
             x = self.max_pool(self.conv("conv_1", x, 1, "VALID"))
             x = self.dense("dense_0", x.reshape(len(x), -1))
         else:
-            x = self.conv("stem", x, 1, "SAME")
+            padding = "both sides" if self.network.module.shortcut == "A" else "SAME"
+            x = self.conv("stem", x, 1, padding)
             for block, stride in (
                 ("block_0_0", 1),
                 ("block_0_1", 1),
                 ("block_1_0", 2),
                 ("block_1_1", 1),
             ):
-                y = self.conv(f"{block}/conv_0", x, stride, "SAME")
-                y = self.conv(f"{block}/conv_1", y, 1, "SAME")
-                if stride == 2:
+                y = self.conv(f"{block}/conv_0", x, stride, padding)
+                y = self.conv(f"{block}/conv_1", y, 1, padding)
+                if stride == 2 and padding == "both sides":
+                    x = np.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (1, 2)))
+                elif stride == 2:
                     x = self.conv(f"{block}/shortcut", x, stride, "SAME")
                 x = self.add(f"{block}/add", x, y)
             x = self.average("pool", x)

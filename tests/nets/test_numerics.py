@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qevo.nets import (
     ARCHITECTURES,
@@ -18,6 +20,7 @@ from qevo.nets import (
     UNIT_RANGE,
     Calibrating,
     Float,
+    Integer,
     LeNet5,
     LeNet300,
     PixelScaling,
@@ -25,8 +28,12 @@ from qevo.nets import (
     ResNet,
     architecture,
 )
+from qevo.nets.float_numerics import Observed
 from qevo.nets.pooling import max_pool
+from qevo.nets.proof import Extent, Proving
 from qevo.quantize import float_logits, fold_batch_norm, quantize_network
+from qevo.quantize.calibration import Site
+from qevo.quantize.converting import Both, Converting
 from qevo.quantize.rounding import round_max_abs
 
 SMALL: dict[str, tuple[Any, tuple[int, ...]]] = {
@@ -129,6 +136,10 @@ def test_sizes_of_the_known_architectures() -> None:
         ("lenet_300_100", (28, 28, 1), 266_200),
         ("lenet_5", (28, 28, 1), 61_470),
         ("resnet_8", (32, 32, 3), 77_360),
+        ("resnet_20", (32, 32, 3), 268_336),
+        ("resnet_32", (32, 32, 3), 461_872),
+        ("resnet_56", (32, 32, 3), 848_944),
+        ("vgg_16", (32, 32, 3), 15_239_872),
     ):
         module = architecture(name)
         tree = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, *shape), np.uint8))
@@ -147,3 +158,37 @@ def test_max_pool(dtype: Any, padding: str, window: Any, strides: Any) -> None:
     found = max_pool(jnp.asarray(x), window, strides, padding)
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, expected)
+
+
+@settings(max_examples=25)
+@given(
+    image=st.tuples(*[st.integers(1, 5)] * 3),
+    around=st.tuples(*[st.integers(0, 3)] * 2),
+    strides=st.tuples(*[st.integers(1, 3)] * 2),
+    seed=st.integers(0, 9),
+)
+def test_a_shortcut_without_weights_is_exact(
+    image: tuple[int, int, int], around: tuple[int, int], strides: tuple[int, int], seed: int
+) -> None:
+    """Subsampling and channels of zeros, in all numerics."""
+    x = np.random.RandomState(seed).randint(-128, 128, (2, *image)).astype(np.int8)
+    expected = np.pad(x[:, :: strides[0], :: strides[1]], [(0, 0)] * 3 + [around])
+
+    def shortcut(numerics: Any, x: Any) -> Any:
+        return numerics.pad_channels(numerics.max_pool(x, (1, 1), strides=strides), *around)
+
+    integers = shortcut(Integer({}, {}), jnp.asarray(x))
+    assert integers.dtype == jnp.int8
+    np.testing.assert_array_equal(integers, expected)
+    real = np.float32(x)
+    np.testing.assert_array_equal(shortcut(Float(), jnp.asarray(real)), expected)
+    observed = shortcut(Calibrating(), Observed(jnp.asarray(real), "here", True))
+    np.testing.assert_array_equal(observed.value, expected)
+    assert observed[1:] == ("here", True)
+    site = Site(0.5, -127, 127)
+    both = shortcut(Converting({}, {}, round_max_abs, True, UNIT_RANGE), Both(real, x, site))
+    np.testing.assert_array_equal(both.real, expected)
+    np.testing.assert_array_equal(both.ints, expected)
+    assert (both.ints.dtype, both.site) == (np.int8, site)
+    extent = shortcut(Proving({}, {}), Extent(x.shape[1:], 1, 3))
+    assert extent == (expected.shape[1:], 0, 3)

@@ -1,0 +1,100 @@
+"""The arrays of a published npz file, each checked against the architecture it is for."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from flax.traverse_util import flatten_dict
+
+from qevo.errors import QevoError
+from qevo.nets.float_numerics import BATCH_NORM_EPSILON
+
+
+class Archive:
+    """The arrays of an npz file, taken one by one.
+
+    Args:
+      path: of the file.
+      content: what it should hold, for errors.
+
+    Raises:
+      QevoError: if the file does not exist or is no npz.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], content: str) -> None:
+        if not Path(path).is_file():
+            raise QevoError(f"no such file: {path}")
+        self._path, self._content = path, content
+        try:
+            with open(path, "rb") as file, np.load(file) as archive:
+                self._left = {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise QevoError(f"{path}: not a readable npz: {error}") from None
+
+    @property
+    def names(self) -> set[str]:
+        """Of the arrays not yet taken."""
+        return set(self._left)
+
+    def take(self, name: str, shape: Sequence[int]) -> np.ndarray:
+        """One array as float32.
+
+        Raises:
+          QevoError: if it is not there, has another shape, or holds anything but finite floats.
+        """
+        if name not in self._left:
+            raise QevoError(f"{self._path}: no array {name!r} of {self._content}")
+        value = self._left.pop(name)
+        if value.dtype.kind != "f" or value.shape != tuple(shape):
+            raise QevoError(
+                f"{self._path}: {name} must be floats {list(shape)}, not {value.dtype}"
+                f" {list(value.shape)}"
+            )
+        if not np.isfinite(value).all():
+            raise QevoError(f"{self._path}: {name} holds values that are not finite")
+        return value.astype(np.float32)
+
+    def finish(self) -> None:
+        """Refuse what has not been taken: such a file holds another network.
+
+        Raises:
+          QevoError: if an array is left.
+        """
+        if self._left:
+            raise QevoError(f"{self._path}: array {min(self._left)!r} is none of {self._content}")
+
+
+def shapes(module: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+    """Shapes of a float network's variables, by names such as "params/stem/kernel"."""
+    image = np.zeros((1, *image_shape), np.uint8)
+    tree: Any = jax.eval_shape(module.init, jax.random.key(0), image)
+    flat: dict[str, Any] = flatten_dict(tree, sep="/")
+    return {name: leaf.shape for name, leaf in flat.items()}
+
+
+def batch_norm(
+    layer: str,
+    *,
+    scale: np.ndarray,
+    bias: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    epsilon: float,
+) -> dict[str, np.ndarray]:
+    """A layer's batch norm by our names; the variance absorbs the difference of the epsilons."""
+    return {
+        f"params/{layer}/norm/scale": scale,
+        f"params/{layer}/norm/bias": bias,
+        f"batch_stats/{layer}/norm/mean": mean,
+        f"batch_stats/{layer}/norm/var": np.asarray(
+            variance + (epsilon - BATCH_NORM_EPSILON), np.float32
+        ),
+    }
