@@ -31,7 +31,12 @@ from qevo.problems import NetworkProblem
 from qevo.quantize import quantize_network
 from qevo.run.provenance import commit, device, versions
 
-SHAPES = {"lenet_300_100": (28, 28, 1), "lenet_5": (28, 28, 1), "resnet_8": (32, 32, 3)}
+SHAPES = {
+    "lenet_300_100": (28, 28, 1),
+    "lenet_5": (28, 28, 1),
+    "resnet_8": (32, 32, 3),
+    "resnet_20": (32, 32, 3),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,14 +168,8 @@ def _generation(problem: NetworkProblem, config: Config) -> dict[str, Callable[[
 
     @jax.jit
     def evaluate(problem: NetworkProblem, state: Any, proposal: Any, batch: Any) -> jax.Array:
-        return problem.scores(
-            algorithm.context(state),
-            proposal.positions,
-            proposal.rows,
-            proposal.values,
-            batch,
-            chunk=problem.candidate_chunk,
-        )
+        context = algorithm.context(state)
+        return problem.scores(context, proposal.share, batch, chunk=problem.candidate_chunk)
 
     tell = jax.jit(algorithm.update)
     batch, proposal, state = ask(problem, key, state)

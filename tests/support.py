@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,9 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from safetensors.numpy import load_file
 
 from qevo.algorithms import Coevolution, CoevolutionConfig
 from qevo.core import Algorithm, FunctionProblem, Leaf, Problem, Proposal, Result, Space, evolve
+
+QUICK = {"xla_backend_optimization_level": 0}  # compiler options for a program that runs once
 
 
 def onemax(genes: int = 96) -> FunctionProblem:
@@ -115,6 +119,13 @@ class Walk(Algorithm):
         return state.genes
 
 
+def walk(**settings: Any) -> Result:
+    """A short walk on OneMax: the best of the run falls by about one a generation."""
+    problem = onemax(24)
+    settings = {"generations": 12, "progress": False, "devices": 1} | settings
+    return evolve(Walk(problem.space), problem, settings.pop("seed", 5), **settings)
+
+
 def noisy_search(
     folder: pathlib.Path | None = None,
     *,
@@ -141,3 +152,12 @@ def noisy_search(
         progress=False,
         callback=callback,
     )
+
+
+def state(result: Result, folder: pathlib.Path) -> dict[str, str]:
+    """Digests of everything that a run leaves behind."""
+    arrays = load_file(folder / "checkpoint.safetensors")
+    everything = {name: array.tobytes() for name, array in arrays.items()}
+    everything |= {"genes": result.genes.tobytes(), "fitness": str(result.fitness).encode()}
+    everything["metrics"] = (folder / "metrics.jsonl").read_bytes()
+    return {name: hashlib.sha256(data).hexdigest() for name, data in everything.items()}

@@ -8,6 +8,7 @@ confident optimised against the context of all others. The constants are ours.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any, Literal, get_args
 
@@ -16,14 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from qevo.core import blocks
 from qevo.core.algorithm import Algorithm, rank_weights
+from qevo.core.blocks import Place
 from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal
 from qevo.core.random import TABLE_BITS, TABLE_TOTAL, table_levels, weighted_positions
-from qevo.core.space import Space
+from qevo.core.space import Block, Space
 from qevo.errors import QevoError
 
-Grouping = Literal["entropy", "top_k", "random", "layer"]
+Grouping = Literal["entropy", "top_k", "random", "block"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +41,8 @@ class CoevolutionConfig:
     """Subgroups that coevolve side by side (S); the population is shared among them."""
     grouping: Grouping = "entropy"
     """How genes are drawn: in proportion to their uncertainty, the least confident only, uniformly,
-    or one layer at a time (then in proportion to uncertainty)."""
+    or within one block of the space, which what it shares with others makes cheap to score; blocks
+    and genes then come in proportion to their uncertainty."""
     radius: int = 1
     """Levels on each side of a gene's current centre that its table covers (L = 2 radius + 1)."""
     spread: float = 0.04
@@ -85,9 +89,7 @@ class Coevolution(Algorithm):
         self.config = config
         self._check()
         movable = np.asarray(space.low < space.high)
-        spans = [(part.offset, part.offset + part.size) for part in space.layout]
-        self.layers = [(first, end) for first, end in spans if movable[first:end].any()]
-        if not self.layers:
+        if not movable.any():
             raise QevoError("no gene can move: low equals high everywhere")
         self.group = min(config.group, space.size // config.subgroups)
         self.levels = 2 * config.radius + 1
@@ -163,8 +165,7 @@ class Coevolution(Algorithm):
         """Draw S groups of genes and P candidates from their tables."""
         key_positions, key_levels = jax.random.split(key)
         subgroups = self.config.subgroups
-        weights = self._weights(state)
-        positions = weighted_positions(key_positions, weights, subgroups, self.group)
+        positions, place, within = self._positions(key_positions, self._weights(state))
         tables = state.tables.at[positions].get(mode="clip").astype(jnp.int32)
         centre = state.centre.at[positions].get(mode="clip")
 
@@ -175,7 +176,8 @@ class Coevolution(Algorithm):
             return centre + level - jnp.int8(self.config.radius)
 
         values = jax.vmap(sample)(jax.random.split(key_levels, subgroups), tables, centre)
-        return Proposal(positions, values.reshape(self.population_size, self.group)), state
+        values = values.reshape(self.population_size, self.group)
+        return Proposal(positions, values, place, within), state
 
     def update(
         self, key: jax.Array, proposal: Proposal, fitness: jax.Array, state: CoevolutionState
@@ -224,13 +226,26 @@ class Coevolution(Algorithm):
         if grouping == "top_k":
             wanted = self.group * self.config.subgroups
             return (state.uncertainty >= self._threshold(state.uncertainty, wanted)) & movable
-        weights = (state.uncertainty.astype(jnp.int32) >> self.weight_shift) + movable
-        if grouping == "layer":
-            turn = state.generation % len(self.layers)
-            first, end = jnp.array(self.layers, jnp.int32)[turn]
-            gene = jnp.arange(self.space.size, dtype=jnp.int32)
-            weights = jnp.where((gene >= first) & (gene < end), weights, 0)
-        return weights
+        return (state.uncertainty.astype(jnp.int32) >> self.weight_shift) + movable
+
+    def _positions(
+        self, key: jax.Array, weights: jax.Array
+    ) -> tuple[jax.Array, Place | None, jax.Array | None]:
+        """The genes to change, int32 ``[S, G]``; with blocks, their block and places in it."""
+        space, subgroups = self.space, self.config.subgroups
+        if self.config.grouping != "block":
+            return weighted_positions(key, weights, subgroups, self.group), None, None
+        key_place, key = jax.random.split(key)
+        place = blocks.draw_place(key_place, space, weights)
+
+        def draw(block: Block) -> tuple[jax.Array, jax.Array]:
+            here = blocks.genes_at(space, block, place.channel, weights)
+            within = weighted_positions(key, here, subgroups, self.group)
+            return blocks.positions_at(space, block, place.channel, within), within
+
+        branches = [functools.partial(draw, block) for block in space.blocks]
+        positions, within = jax.lax.switch(place.block, branches)
+        return positions, place, within
 
     def _threshold(self, uncertainty: jax.Array, wanted: int) -> jax.Array:
         """The largest uncertainty that at least ``wanted`` genes reach, int16 ``[]``; or 0."""

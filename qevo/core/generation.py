@@ -11,7 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from qevo.core.algorithm import Algorithm
 from qevo.core.problem import Metrics, Problem, int32_scalar
-from qevo.core.proposal import edit
+from qevo.core.proposal import Proposal, Share, edit
 
 POPULATION_AXIS = "population"
 NOT_SEEN = -(2**31)  # a metric of a generation that did not look at validation data
@@ -53,7 +53,7 @@ def first_carry(algorithm: Algorithm, problem: Problem, key: jax.Array) -> Carry
         solution = problem.space.decode(genes)
         validated = problem.validation(solution)
         if validated is None:
-            return int32_scalar(problem.fitness(solution, problem.batch(key)))
+            return problem.total(solution, problem.batch(key))
         return int32_scalar(validated[0])
 
     archive = Archive(jnp.array(genes), jax.jit(score)(problem, genes, key), jnp.int32(0))
@@ -135,30 +135,32 @@ def scan_generations(
 
 
 def _scores(
-    problem: Problem, context: Any, proposal: Any, batch: Any, *, chunk: int | None, mesh: Any
+    problem: Problem,
+    context: jax.Array,
+    proposal: Proposal,
+    batch: Any,
+    *,
+    chunk: int | None,
+    mesh: Mesh | None,
 ) -> jax.Array:
     """Fitness int32 ``[P]``, candidates shared out over the mesh; only scores travel back."""
+    share = proposal.share
     if mesh is None:
-        return problem.scores(context, *_parts(proposal), batch, chunk=chunk)
+        return problem.scores(context, share, batch, chunk=chunk)
     whole, split = PartitionSpec(), PartitionSpec(POPULATION_AXIS)
+    shares: Any = (whole, whole, split, split)
 
-    def share(
-        problem: Any, context: Any, positions: Any, rows: Any, values: Any, batch: Any
-    ) -> Any:
-        local = problem.scores(context, positions, rows, values, batch, chunk=chunk)
+    def score(problem: Any, context: Any, share: Share, batch: Any) -> Any:
+        local = problem.scores(context, share, batch, chunk=chunk)
         return jax.lax.all_gather(local, POPULATION_AXIS, tiled=True)
 
     return jax.shard_map(
-        share,
+        score,
         mesh=mesh,
-        in_specs=(whole, whole, whole, split, split, whole),
+        in_specs=(whole, whole, Share(*shares), whole),
         out_specs=whole,
         check_vma=False,
-    )(problem, context, *_parts(proposal), batch)
-
-
-def _parts(proposal: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return proposal.positions, proposal.rows, proposal.values
+    )(problem, context, share, batch)
 
 
 def _validates(problem: Problem, genes: jax.Array) -> bool:

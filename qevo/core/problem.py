@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +14,11 @@ from evosax.problems.problem import Problem as EvosaxProblem
 from evosax.problems.problem import State as EvosaxState
 from flax import struct
 
-from qevo.core.proposal import edit
-from qevo.core.space import Space
+from qevo.core import blocks
+from qevo.core.proposal import Share, edit
+from qevo.core.rows import map_rows, sum_over_rows
+from qevo.core.sharing import split
+from qevo.core.space import Block, Space
 
 Metrics = dict[str, jax.Array]  # scalars, int32
 
@@ -29,6 +33,7 @@ class Problem(EvosaxProblem):
 
     space: Space
     candidate_chunk: int | None = None  # candidates in memory at once; None for all of them
+    batch_chunk: int | None = None  # rows of the batch at once, where fitness sums over them
     optimum: int | None = None  # smallest possible fitness, where it is known
 
     def batch(self, key: jax.Array) -> Any:
@@ -47,31 +52,89 @@ class Problem(EvosaxProblem):
         """
         return None
 
+    def total(self, solution: Any, batch: Any) -> jax.Array:
+        """Fitness int32 ``[]`` over a whole batch, `batch_chunk` rows at a time."""
+        return sum_over_rows(
+            lambda rows: int32_scalar(self.fitness(solution, rows)), batch, self.batch_chunk
+        )
+
     def scores(
-        self,
-        context: jax.Array,
-        positions: jax.Array,
-        rows: jax.Array,
-        values: jax.Array,
-        batch: Any,
-        *,
-        chunk: int | None,
+        self, context: jax.Array, share: Share, batch: Any, *, chunk: int | None
     ) -> jax.Array:
         """Fitness int32 ``[P]`` of a proposal's candidates.
 
+        What the candidates' block cannot change is computed once for all of them, as far as
+        `fitness` names it (see `qevo.core.sharing`).
+
         Args:
           context: int8 ``[N]``.
-          positions, rows, values: a `Proposal` and its rows, or a device's share of the latter two.
+          share: the candidates, or a device's share of them.
           batch: what `batch` drew.
           chunk: candidates in memory at once; any number gives the same result.
         """
+        if share.place is None:
+            return self._scores(context, share, batch, chunk, blocks.everything(self.space))
+        branches = [
+            functools.partial(self._scores, chunk=chunk, block=block) for block in self.space.blocks
+        ]
+        return jax.lax.switch(share.place.block, branches, context, share, batch)
+
+    def _scores(
+        self, context: jax.Array, share: Share, batch: Any, chunk: int | None, block: Block
+    ) -> jax.Array:
+        """Fitness int32 ``[P]`` of candidates that differ within ``block``."""
+        space = self.space
+        channel = jnp.int32(0) if share.place is None else share.place.channel
+        genes = blocks.genes_at(space, block, channel, context)
+        start = blocks.decode_at(space, block, channel, genes)
+        solution = jax.tree.leaves(space.decode(context))
+
+        def fitness(varying: list[jax.Array], fixed: Any) -> jax.Array:
+            solution, channel, rows = fixed
+            leaves = list(solution)
+            for index, part in zip(block.leaves, varying, strict=True):
+                whole = block.channels is None
+                leaves[index] = part if whole else self.edited(leaves[index], part, channel)
+            return int32_scalar(self.fitness(jax.tree.unflatten(space.treedef, leaves), rows))
+
+        def shared(rows: Any) -> list[jax.Array]:
+            fixed = (solution, channel, rows)
+            return split(fitness, start, fixed)[0](fixed)
+
+        known = map_rows(shared, batch, self.batch_chunk)
 
         def one(candidate: tuple[jax.Array, jax.Array]) -> jax.Array:
             row, value = candidate
-            genes = edit(context, positions[row], value)
-            return int32_scalar(self.fitness(self.space.decode(genes), batch))
+            changed = edit(genes, share.positions[row], value)
+            varying = blocks.decode_at(space, block, channel, changed)
 
-        return _over_candidates(one, (rows, values), chunk)
+            def own(part: tuple[Any, list[jax.Array]]) -> jax.Array:
+                rows, known = part
+                fixed = (solution, channel, rows)
+                return split(fitness, start, fixed)[1](varying, fixed, known)
+
+            return sum_over_rows(own, (batch, known), self.rows_at_once(block))
+
+        return _over_candidates(one, (share.rows, share.values), chunk)
+
+    def edited(self, leaf: jax.Array, part: jax.Array, channel: jax.Array) -> Any:
+        """What stands in a solution for a leaf ``[..., C]`` with some channels replaced.
+
+        The leaf itself, unless a subclass has a use for the difference.
+
+        Args:
+          leaf: decoded, ``[..., C]``.
+          part: ``[..., c]``, what replaces channels ``channel..channel + c - 1``.
+          channel: int32 ``[]``.
+        """
+        return jax.lax.dynamic_update_slice_in_dim(leaf, part, channel, axis=-1)
+
+    def rows_at_once(self, block: Block) -> int | None:
+        """Rows of the batch to score at once where only one block varies.
+
+        As `batch_chunk`, unless a subclass knows that other lengths are faster.
+        """
+        return self.batch_chunk
 
     def describe(self) -> dict[str, Any]:
         """What a resumed run must share with the run that it continues (plain JSON values).
@@ -99,7 +162,7 @@ class Problem(EvosaxProblem):
         batch = self.batch(key)
 
         def one(solution: Any) -> jax.Array:
-            return int32_scalar(self.fitness(solution, batch))
+            return self.total(solution, batch)
 
         fitness = _over_candidates(one, solutions, self.candidate_chunk)
         return fitness, EvosaxState(counter=state.counter + 1), {}

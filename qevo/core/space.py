@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +44,13 @@ class LeafLayout(NamedTuple):
     dtype: str
 
 
+class Block(NamedTuple):
+    """Leaves of a space that a search may stay within, and how much of them it takes at a time."""
+
+    leaves: tuple[int, ...]  # by their place in `Space.layout`
+    channels: int | None = None  # a run of so many entries of the last axis; all of it for None
+
+
 @struct.dataclass
 class Space:
     """N genes within bounds, and the pytree that they decode to.
@@ -53,6 +62,9 @@ class Space:
       low, high: int8 ``[N]``, inclusive bounds; ``low <= start <= high``.
       bases, steps: int32, one pair per leaf, ``None`` where a gene decodes as itself.
       layout: one `LeafLayout` per leaf, in the order of the genes.
+      blocks: every leaf in one of them; a single block by default. A search that stays within a
+        block lets a problem compute once what the block's leaves do not change, so the blocks of a
+        network follow its layers. See `with_blocks`.
       treedef: structure of a decoded solution.
     """
 
@@ -62,6 +74,7 @@ class Space:
     bases: tuple[Any, ...]
     steps: tuple[Any, ...]
     layout: tuple[LeafLayout, ...] = struct.field(pytree_node=False)
+    blocks: tuple[Block, ...] = struct.field(pytree_node=False)
     treedef: Any = struct.field(pytree_node=False)
 
     @property
@@ -105,8 +118,37 @@ class Space:
             bases=tuple(bases),
             steps=tuple(steps),
             layout=tuple(layout),
+            blocks=(Block(tuple(range(len(layout)))),),
             treedef=treedef,
         )
+
+    def with_blocks(self, blocks: Sequence[tuple[Sequence[str], int | None]]) -> Space:
+        """The same space in blocks.
+
+        Args:
+          blocks: names of leaves ("a/b" for ``{"a": {"b": ...}}``) and `Block.channels`.
+
+        Raises:
+          QevoError: the blocks do not hold every leaf once, or take more channels than a leaf has.
+        """
+        names = [part.name for part in self.layout]
+        given = sorted(name for leaves, _ in blocks for name in leaves)
+        if given != sorted(names):
+            odd = sorted(set(given) ^ set(names)) or [n for n in names if given.count(n) > 1]
+            raise QevoError(f"blocks must hold every leaf once; look at {', '.join(odd)}")
+        made = []
+        for leaves, channels in blocks:
+            block = Block(tuple(sorted(names.index(name) for name in leaves)), channels)
+            if not block.leaves:
+                raise QevoError("a block needs at least one leaf")
+            widths = {max(self.layout[index].shape[-1:], default=0) for index in block.leaves}
+            if channels is not None and (len(widths) > 1 or not 1 <= channels <= min(widths)):
+                raise QevoError(
+                    f"a block takes {channels} channels at a time of {', '.join(leaves)}, whose "
+                    f"last axes are {sorted(widths)}; they must be one, and long enough"
+                )
+            made.append(block)
+        return dataclasses.replace(self, blocks=tuple(made))
 
     @classmethod
     def integers(

@@ -11,11 +11,14 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
+from flax.core import FrozenDict
+from jax.ad_checkpoint import checkpoint_name
 
-from qevo.integer.products import choose_path, conv, dot
+from qevo.integer.patches import explicit_padding
+from qevo.integer.products import Path, choose_path, conv, dot
 from qevo.integer.requantize import requantize, shift_round
 from qevo.nets.arithmetic import LayerArithmetic
+from qevo.nets.channels import pad_channels
 from qevo.nets.numerics import Activation, Numerics, Product
 from qevo.nets.pooling import max_pool
 
@@ -23,20 +26,28 @@ Arithmetic = Literal["int", "fast"]
 
 
 def integer_product(
-    x: jax.Array, kernel: jax.Array, layer: Product, *, arithmetic: Arithmetic, bound: int
+    x: jax.Array,
+    kernel: jax.Array,
+    layer: Product,
+    *,
+    arithmetic: Arithmetic,
+    bound: int,
+    path: Path | None = None,
 ) -> jax.Array:
-    """The exact accumulator int32 ``[..., C]`` of an int8 input and an int8 kernel."""
+    """The exact accumulator int32 ``[..., C]`` of an int8 input and an int8 kernel.
+
+    By ``path``, or by the one that `choose_path` takes for ``arithmetic``.
+    """
     choose = functools.partial(
         choose_path, bound=bound, arithmetic=arithmetic, backend=jax.default_backend()
     )
     if layer.kind == "dense":
-        return dot(x, kernel, path=choose("dot"), bound=bound)
-    pads = layer.padding
-    if isinstance(pads, str):
-        pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], layer.strides, pads)
-    height, width, inputs, outputs = kernel.shape
-    shape = (height, width, inputs, outputs)
-    path = choose("conv", kernel=shape, width=x.shape[2] + sum(pads[1]))
+        return dot(x, kernel, path=path or choose("dot"), bound=bound)
+    pads = explicit_padding(layer.padding, x.shape[1:3], kernel.shape[:2], layer.strides)
+    if path is None:
+        height, width, inputs, outputs = kernel.shape
+        shape = (height, width, inputs, outputs)
+        path = choose("conv", kernel=shape, width=x.shape[2] + sum(pads[1]))
     return conv(x, kernel, strides=layer.strides, padding=pads, path=path, bound=bound)
 
 
@@ -78,6 +89,11 @@ def integer_average(
     return requantize(total, multiplier, shift, low=low, high=high)
 
 
+def keep(x: jax.Array) -> jax.Array:
+    """``x`` under a name: candidates that share it compute it once (`qevo.core.sharing`)."""
+    return checkpoint_name(x, "shared")
+
+
 class _IntegerProduct(nn.Module):
     layer: Product
     numerics: Integer
@@ -85,18 +101,13 @@ class _IntegerProduct(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         self.sow("inputs", "x", x)
-        facts = self.numerics.layers["/".join(self.path)]
+        name = "/".join(self.path)
+        facts = self.numerics.layers[name]
         kernel = self.get_variable("weights", "kernel")
-        acc = integer_product(
-            x,
-            kernel,
-            self.layer,
-            arithmetic=self.numerics.arithmetic,
-            bound=facts.accumulator_bound,
-        )
+        acc = keep(self.numerics.accumulate(x, kernel, self.layer, name=name))
         names = ("multiplier", "bias") if self.layer.logits else ("multiplier", "bias", "shift")
         constants = {name: self.get_variable("constants", name) for name in names}
-        return finish(acc, constants, facts, logits=self.layer.logits)
+        return keep(finish(acc, constants, facts, logits=self.layer.logits))
 
 
 class _IntegerAdd(nn.Module):
@@ -109,7 +120,7 @@ class _IntegerAdd(nn.Module):
             self.get_variable("constants", "left"),
             self.get_variable("constants", "right"),
         )
-        return integer_add(x, y, left, right, low=low, high=high)
+        return keep(integer_add(x, y, left, right, low=low, high=high))
 
 
 class _IntegerAverage(nn.Module):
@@ -120,7 +131,7 @@ class _IntegerAverage(nn.Module):
         low, high = self.numerics.ranges["/".join(self.path)]
         multiplier = self.get_variable("constants", "multiplier")
         shift = self.get_variable("constants", "shift")
-        return integer_average(x, multiplier, shift, low=low, high=high)
+        return keep(integer_average(x, multiplier, shift, low=low, high=high))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,11 +146,26 @@ class Integer(Numerics):
       ranges: output range of each other operation that requantizes, by name.
       arithmetic: "int" for int8 products with int32 results; "fast" for whichever path is fastest
         on this backend among those proved exact. The bits are the same.
+      paths: what a plan chose for layers by name (`qevo.nets.plan`).
     """
 
     layers: Mapping[str, LayerArithmetic]
     ranges: Mapping[str, tuple[int, int]]
     arithmetic: Arithmetic = "int"
+    paths: Mapping[str, Path] = FrozenDict()
+
+    def accumulate(
+        self, x: jax.Array, kernel: jax.Array, layer: Product, *, name: str
+    ) -> jax.Array:
+        """The accumulator of the named layer, int32 ``[..., C]``."""
+        return integer_product(
+            x,
+            kernel,
+            layer,
+            arithmetic=self.arithmetic,
+            bound=self.layers[name].accumulator_bound,
+            path=self.paths.get(name),
+        )
 
     def input(self, images: jax.Array, *, name: str = "input") -> jax.Array:
         if images.dtype != jnp.int8:
@@ -162,7 +188,10 @@ class Integer(Numerics):
         strides: tuple[int, int] | None = None,
         padding: str = "VALID",
     ) -> jax.Array:
-        return max_pool(x, window, strides, padding)
+        return keep(max_pool(x, window, strides, padding))
+
+    def pad_channels(self, x: jax.Array, before: int, after: int) -> jax.Array:
+        return pad_channels(x, before, after)
 
     def average_pool(self, x: jax.Array, *, name: str) -> jax.Array:
         return _IntegerAverage(self, name=name)(x)

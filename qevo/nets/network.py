@@ -16,6 +16,7 @@ from flax.core import FrozenDict
 from flax.traverse_util import unflatten_dict
 
 from qevo.errors import QevoError
+from qevo.integer.products import Path
 from qevo.nets.arithmetic import LayerArithmetic
 from qevo.nets.images import prepare
 from qevo.nets.integer_numerics import Arithmetic, Integer
@@ -41,7 +42,7 @@ class QuantizedNetwork:
       constants: int32, per layer ``multiplier``, ``bias`` and ``shift`` ``[C]`` (logits: no shift);
         per residual sum ``left`` ``[2]`` and ``right`` ``[]``; per average pool ``multiplier`` and
         ``shift`` ``[]``; and the image rule under "input" (`ImageRule`).
-      layers: limits and proved bounds of each layer with weights.
+      layers: limits and proved bounds of each layer with weights, in the order of computation.
       ranges: output range of the input, residual sums and average pools.
       fraction_bits: a logit of ``2**fraction_bits`` is one nat.
       bits: "ternary", 2, 3, 4 or 8 for each layer.
@@ -65,7 +66,9 @@ class QuantizedNetwork:
         for field in ("layers", "ranges"):
             object.__setattr__(self, field, FrozenDict(getattr(self, field)))
         variables = _variables(self.weights, self.constants)
-        prove(self.module, self.image_shape, variables, self.layers, self.ranges)
+        order = prove(self.module, self.image_shape, variables, self.layers, self.ranges)
+        layers = FrozenDict({name: self.layers[name] for name in order})
+        object.__setattr__(self, "layers", layers)
 
     def prepare(self, images: jax.Array) -> jax.Array:
         """uint8 ``[B, H, W, C]`` to the int8 input by the stored integer rule."""
@@ -117,9 +120,15 @@ class QuantizedNetwork:
         inputs = _layer_inputs(module, self.weights, self.constants, prepared)
         return {name: _lookup(inputs, name)["x"][0] for name in self.layers}
 
-    def integer_module(self, arithmetic: Arithmetic) -> nn.Module:
-        """The architecture bound to this network's integer numerics; hashable, without arrays."""
-        return self.module.clone(numerics=Integer(self.layers, self.ranges, arithmetic))
+    def integer_module(
+        self, arithmetic: Arithmetic, paths: Mapping[str, Path] | None = None
+    ) -> nn.Module:
+        """The architecture bound to this network's integer numerics; hashable, without arrays.
+
+        ``paths`` are those of a plan (`qevo.nets.plan`), by layer.
+        """
+        paths = FrozenDict(paths or {})
+        return self.module.clone(numerics=Integer(self.layers, self.ranges, arithmetic, paths))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file; equal networks give equal bytes. See `qevo.nets.file`."""

@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from qevo.errors import QevoError
 from qevo.nets.arithmetic import MAX_SHIFT, LayerArithmetic
+from qevo.nets.channels import pad_channels
 from qevo.nets.float_numerics import multiply
 from qevo.nets.numerics import Activation, Numerics, Product
 from qevo.nets.pooling import max_pool
@@ -39,7 +40,7 @@ class _ProveProduct(nn.Module):
         facts = self.numerics.layers.get(name)
         if facts is None:
             raise QevoError(f"{name}: the architecture has this layer, the network does not")
-        self.numerics.seen.add(name)
+        self.numerics.seen[name] = None
         shape = layer.kernel_shape(x.shape[-1])
         kernel = _array(self, "weights", "kernel", np.int8, shape)
         low, high = int(kernel.min()), int(kernel.max())
@@ -107,13 +108,13 @@ class Proving(Numerics):
 
     layers: Mapping[str, LayerArithmetic]
     ranges: Mapping[str, tuple[int, int]]
-    seen: set[str] = dataclasses.field(default_factory=set)
+    seen: dict[str, None] = dataclasses.field(default_factory=dict)  # a set that keeps its order
 
     def range_of(self, name: str) -> tuple[int, int]:
         """Output range of an operation without weights."""
         if name not in self.ranges:
             raise QevoError(f"{name}: the architecture has this operation, the network does not")
-        self.seen.add(name)
+        self.seen[name] = None
         return self.ranges[name]
 
     def input(self, images: tuple[int, ...], *, name: str = "input") -> Extent:
@@ -136,6 +137,10 @@ class Proving(Numerics):
         shape = _output_shape(lambda a: max_pool(a, window, strides, padding), x.shape)
         return x._replace(shape=shape)
 
+    def pad_channels(self, x: Extent, before: int, after: int) -> Extent:
+        shape = _output_shape(lambda a: pad_channels(a, before, after), x.shape)
+        return Extent(shape, min(x.low, 0), max(x.high, 0))
+
     def average_pool(self, x: Extent, *, name: str) -> Extent:
         return _ProveAverage(self, name=name)(x)
 
@@ -149,7 +154,7 @@ def prove(
     variables: Mapping[str, Any],
     layers: Mapping[str, LayerArithmetic],
     ranges: Mapping[str, tuple[int, int]],
-) -> None:
+) -> list[str]:
     """Check a quantized network's trees against its architecture.
 
     Args:
@@ -158,15 +163,19 @@ def prove(
       variables: the collections ``weights`` and ``constants``, nested by module path.
       layers, ranges: as in `QuantizedNetwork`.
 
+    Returns:
+      The names of the layers with weights in the order of computation.
+
     Raises:
       QevoError: a layer missing or left over, a wrong shape or type, a weight outside its levels, a
         constant outside its limits, or a bound that cannot be proved; names the layer.
     """
     numerics = Proving(layers, ranges)
     module.clone(numerics=numerics).apply(jax.tree.map(np.asarray, variables), image_shape)
-    unused = sorted((set(layers) | set(ranges)) - numerics.seen)
+    unused = sorted((set(layers) | set(ranges)) - set(numerics.seen))
     if unused:
         raise QevoError(f"{unused[0]}: the network has this layer, the architecture does not")
+    return [name for name in numerics.seen if name in layers]
 
 
 def _array(scope: nn.Module, collection: str, key: str, dtype: Any, shape: Any) -> np.ndarray:

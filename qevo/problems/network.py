@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import jax
@@ -11,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import struct
+from flax.core import FrozenDict
 
 from qevo.core.problem import Metrics, Problem
-from qevo.core.space import GENE_MAX, Leaf, Space
+from qevo.core.rows import sum_over_rows
+from qevo.core.space import GENE_MAX, Block, Leaf, Space
 from qevo.errors import QevoError
 from qevo.integer.loss import (
     BATCH_LIMIT,
@@ -24,14 +27,17 @@ from qevo.integer.loss import (
     soft_cross_entropy,
 )
 from qevo.nets.arithmetic import LayerArithmetic
+from qevo.nets.edited_numerics import Edited, EditedInteger
 from qevo.nets.integer_numerics import Arithmetic
 from qevo.nets.network import QuantizedNetwork, forward
+from qevo.nets.plan import Plan, image_rows
 
 Genes = Literal["weights", "multipliers", "biases"]
 Loss = Literal["cross_entropy", "errors"]
 
 MULTIPLIER_STEPS = 6  # one gene step changes a multiplier by 1/64, or by 1 where that is more
-IMAGE_CHUNK = 64  # images of a convolutional network at once: its patches stay in the cache
+CHANNELS = 16  # of a wide dense layer, searched at a time
+BLOCKS = 6  # runs of layers that a search may stay within; each is compiled on its own
 LOGIT_STEP_BITS = 5  # one gene step changes a bias of the logits by 1/32 nat
 
 
@@ -55,10 +61,11 @@ class NetworkProblem(Problem):
     validation_targets: jax.Array  # int32 [m] or [m, C], what acceptance compares with
     validation_labels: jax.Array  # int32 [m], for the errors in the log
     module: nn.Module = struct.field(pytree_node=False)
+    layers: tuple[str, ...] = struct.field(pytree_node=False)  # in the order of computation
     fraction_bits: int = struct.field(pytree_node=False)
     batch_size: int = struct.field(pytree_node=False)
     loss: Loss = struct.field(pytree_node=False)
-    image_chunk: int = struct.field(pytree_node=False)
+    batch_chunk: int | None = struct.field(pytree_node=False, default=None)
     candidate_chunk: int | None = struct.field(pytree_node=False, default=1)
     optimum: int | None = struct.field(pytree_node=False, default=None)
 
@@ -77,8 +84,11 @@ class NetworkProblem(Problem):
         batch_size: int = 1024,
         loss: Loss = "cross_entropy",
         arithmetic: Arithmetic = "int",
+        blocks: int = BLOCKS,
+        channels: int = CHANNELS,
+        plan: Plan | None = None,
         candidate_chunk: int | None = 1,
-        image_chunk: int | None = None,
+        batch_chunk: int | None = None,
     ) -> NetworkProblem:
         """The search around ``network``.
 
@@ -94,9 +104,12 @@ class NetworkProblem(Problem):
           batch_size: B, images per generation.
           loss: "cross_entropy" in 1/1024 nat, or "errors".
           arithmetic: "int", or "fast" for the fastest exact products; the bits are the same.
-          candidate_chunk: candidates evaluated side by side; any number gives the same bits.
-          image_chunk: images evaluated at once, likewise; by default 64 where there are
-            convolutions, else the batch (measured on a CPU).
+          blocks, channels: parts that the search may stay within; see `network_space`.
+          plan: how to compute each layer on this device, as `qevo.nets.plan.plan` measured it; the
+            rule of `choose_path` without one. It changes no bit, and neither do the chunks:
+          candidate_chunk: candidates evaluated side by side.
+          batch_chunk: images evaluated at once; by default the plan's, or 64 where there are
+            convolutions, else the batch.
 
         Raises:
           QevoError: shapes, labels or settings that do not fit the network, more images than a
@@ -119,8 +132,12 @@ class NetworkProblem(Problem):
                 f"{BATCH_LIMIT} leaves int32"
             )
         prepare = jax.jit(network.prepare)
+        paths = FrozenDict(plan.paths if plan else {})
+        rows = min(plan.rows if plan else image_rows(network, batch_size), batch_size)
         return cls(
-            space=network_space(network, genes=genes, radius=radius),
+            space=network_space(
+                network, genes=genes, radius=radius, blocks=blocks, channels=channels
+            ),
             weights=dict(network.weights),
             constants={name: dict(part) for name, part in network.constants.items()},
             images=prepare(jnp.asarray(images)),
@@ -128,11 +145,14 @@ class NetworkProblem(Problem):
             validation_images=prepare(jnp.asarray(validation_images)),
             validation_targets=jnp.asarray(validation_targets, jnp.int32),
             validation_labels=jnp.asarray(validation_labels, jnp.int32),
-            module=network.integer_module(arithmetic),
+            module=network.module.clone(
+                numerics=EditedInteger(network.layers, network.ranges, arithmetic, paths)
+            ),
+            layers=tuple(network.layers),
             fraction_bits=network.fraction_bits,
             batch_size=batch_size,
             loss=loss,
-            image_chunk=image_chunk or _image_chunk(network, batch_size),
+            batch_chunk=batch_chunk or rows,
             candidate_chunk=candidate_chunk,
         )
 
@@ -143,12 +163,8 @@ class NetworkProblem(Problem):
 
     def fitness(self, solution: Any, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
         """Summed loss over the batch, int32 ``[]``."""
-
-        def score(part: tuple[jax.Array, jax.Array]) -> jax.Array:
-            images, targets = part
-            return self._loss(self._logits(solution, images), targets)
-
-        return sum_over_images(score, batch, self.image_chunk)
+        images, targets = batch
+        return self._loss(self._logits(solution, images), targets)
 
     def validation(self, solution: Any) -> tuple[jax.Array, Metrics]:
         """Summed loss over all validation images, int32 ``[]``; the log also gets the errors."""
@@ -159,8 +175,19 @@ class NetworkProblem(Problem):
             return self._loss(logits, targets), error_count(logits, labels)
 
         data = (self.validation_images, self.validation_targets, self.validation_labels)
-        loss, errors = sum_over_images(score, data, self.image_chunk)
+        loss, errors = sum_over_rows(score, data, self.batch_chunk)
         return loss, {"validation_errors": errors}
+
+    def edited(self, leaf: jax.Array, part: jax.Array, channel: jax.Array) -> Edited:
+        """Kernels and constants with replaced channels, of which `EditedInteger` makes use."""
+        return Edited(leaf, part, channel)
+
+    def rows_at_once(self, block: Block) -> int | None:
+        """`batch_chunk` while a convolution is left to compute, else all rows."""
+        layers = {self.space.layout[index].name.split("/", 1)[1] for index in block.leaves}
+        first = min(self.layers.index(layer) for layer in layers)
+        convolutions = any(self.weights[layer].ndim == 4 for layer in self.layers[first:])
+        return self.batch_chunk if convolutions else None
 
     def network(self, network: QuantizedNetwork, solution: Any) -> QuantizedNetwork:
         """``network`` with a solution's arrays in place of its own."""
@@ -199,36 +226,21 @@ class NetworkProblem(Problem):
         return fitness / images / (UNIT if self.loss == "cross_entropy" else 1)
 
 
-def sum_over_images(score: Callable[[Any], Any], data: Any, chunk: int) -> Any:
-    """``score`` of ``data``, at most ``chunk`` images at a time, summed.
-
-    Integer sums do not depend on their order, so any chunk gives the same bits; a small one keeps a
-    convolution's patches in the cache.
-
-    Args:
-      score: from arrays with a leading axis of images to a pytree of int32 sums over them.
-      data: pytree of arrays ``[B, ...]``.
-      chunk: images at a time.
-    """
-    images = jax.tree.leaves(data)[0].shape[0]
-    whole, rest = divmod(images, chunk)
-    if whole == 0 or (whole == 1 and rest == 0):
-        return score(data)
-    split = whole * chunk
-    parts = jax.tree.map(lambda a: a[:split].reshape(whole, chunk, *a.shape[1:]), data)
-    total = jax.tree.map(lambda a: jnp.sum(a, axis=0, dtype=a.dtype), jax.lax.map(score, parts))
-    if rest:
-        more = score(jax.tree.map(lambda a: a[split:], data))
-        total = jax.tree.map(jnp.add, total, more)
-    return total
-
-
-def network_space(network: QuantizedNetwork, *, genes: Sequence[Genes], radius: int = 1) -> Space:
+def network_space(
+    network: QuantizedNetwork,
+    *,
+    genes: Sequence[Genes],
+    radius: int = 1,
+    blocks: int = BLOCKS,
+    channels: int = CHANNELS,
+) -> Space:
     """The genes of a network, each with its own bounds and step.
 
     A weight moves at most ``radius`` levels within its bits. A multiplier moves in steps of 1/64 of
     itself and a bias in steps of one level of the layer's output (1/32 nat for the logits), both
-    within the limits that the layer's bounds were proved for.
+    within the limits that the layer's bounds were proved for. The space's blocks are about
+    ``blocks`` runs of consecutive layers; a wide dense layer is one of its own, searched
+    ``channels`` output channels at a time.
 
     Raises:
       QevoError: for an unknown kind of genes, none at all, or a radius below 1.
@@ -239,7 +251,8 @@ def network_space(network: QuantizedNetwork, *, genes: Sequence[Genes], radius: 
     if not 1 <= radius <= GENE_MAX:
         raise QevoError(f"radius must be 1 to {GENE_MAX}, got {radius}")
     tree: dict[str, dict[str, Leaf]] = {kind: {} for kind in get_args(Genes) if kind in genes}
-    for name, facts in network.layers.items():
+    layers = network.layers
+    for name, facts in layers.items():
         constants = {k: np.asarray(v, np.int64) for k, v in network.constants[name].items()}
         if "weights" in tree:
             tree["weights"][name] = _weight_leaf(np.asarray(network.weights[name]), facts, radius)
@@ -248,7 +261,34 @@ def network_space(network: QuantizedNetwork, *, genes: Sequence[Genes], radius: 
         if "biases" in tree:
             step = _bias_step(constants, network.fraction_bits)
             tree["biases"][name] = _bias_leaf(constants["bias"], step, facts)
-    return Space.of(tree)
+    return Space.of(tree).with_blocks(_blocks(network, tree, blocks, channels))
+
+
+def _blocks(
+    network: QuantizedNetwork, tree: Mapping[str, Mapping[str, Leaf]], count: int, channels: int
+) -> list[tuple[list[str], int | None]]:
+    """Runs of consecutive layers, at most ``count`` or so, of about as many genes each.
+
+    A dense layer of at least twice as many channels is a block of its own, searched by channels.
+    """
+    sizes = {
+        name: sum(math.prod(tree[kind][name].shape) for kind in tree) for name in network.layers
+    }
+    share = sum(sizes.values()) / count
+    runs: list[tuple[list[str], int | None]] = []
+    room = 0.0
+    for name, kernel in ((name, network.weights[name]) for name in network.layers):
+        wide = kernel.ndim == 2 and kernel.shape[-1] >= 2 * channels
+        if wide:
+            runs.append(([name], channels))
+            room = 0.0
+            continue
+        if room < sizes[name] / 2:
+            runs.append(([], None))
+            room = share
+        runs[-1][0].append(name)
+        room -= sizes[name]
+    return [([f"{kind}/{name}" for kind in tree for name in names], c) for names, c in runs]
 
 
 def _weight_leaf(kernel: np.ndarray, facts: LayerArithmetic, radius: int) -> Leaf:
@@ -288,11 +328,6 @@ def _check_settings(loss: str, arithmetic: str, batch: int, chunk: int | None) -
         raise QevoError(f"batch_size must be 1 to {BATCH_LIMIT}, got {batch}")
     if chunk is not None and chunk < 1:
         raise QevoError(f"candidate_chunk must be at least 1, got {chunk}")
-
-
-def _image_chunk(network: QuantizedNetwork, batch_size: int) -> int:
-    convolutions = any(kernel.ndim == 4 for kernel in network.weights.values())
-    return min(IMAGE_CHUNK, batch_size) if convolutions else batch_size
 
 
 def _check_images(network: QuantizedNetwork, what: str, images: np.ndarray) -> None:

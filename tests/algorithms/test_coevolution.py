@@ -317,7 +317,7 @@ def test_the_description_holds_every_setting() -> None:
         ({"population": 1 << 15}, "a subgroup has 32768 candidates; at most 16384 are ranked"),
         ({"group": 0}, "1 subgroups of 0 genes do not fit 7 genes"),
         ({"subgroups": 8, "population": 64}, "8 subgroups of 8 genes do not fit 7 genes"),
-        ({"grouping": "size"}, "grouping must be one of entropy, top_k, random, layer, got 'size'"),
+        ({"grouping": "size"}, "grouping must be one of entropy, top_k, random, block, got 'size'"),
         ({"radius": 0}, "radius must be 1 to 15, got 0"),
         ({"radius": 16}, "radius must be 1 to 15, got 16"),
         ({"spread": 0.0}, r"spread must lie in 0\.0001\.\.0\.6667 and hold the margin of 2 levels"),

@@ -1,0 +1,65 @@
+"""A whole call of generations lowers for accelerators that are not here."""
+
+import re
+from typing import Any
+
+import jax
+import pytest
+import tiny
+
+from qevo.algorithms import Coevolution, CoevolutionConfig
+from qevo.core.generation import Rules, first_carry, scan_generations
+from qevo.nets.integer_numerics import Arithmetic
+from qevo.nets.mlp import LeNet300
+from qevo.nets.network import QuantizedNetwork
+from qevo.nets.resnet import ResNet
+from qevo.problems import NetworkProblem
+from qevo.quantize import quantize_network
+
+BACKENDS = {"tpu": "tpu", "cuda": "gpu"}  # of a platform, as `jax.default_backend` names it
+FLOAT = re.compile(r"tensor<(?:[^>]*x)?(?:f|bf)\d+>")
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[str, QuantizedNetwork]:
+    """A dense one, and one of convolutions, residual sums and an average pool."""
+    images, _ = tiny.blobs(30)
+
+    def quantized(module: Any) -> QuantizedNetwork:
+        variables = jax.jit(module.init)(jax.random.key(0), images[:1])
+        return quantize_network(module, variables, images, bits="ternary")
+
+    return {
+        "dense": quantized(LeNet300(hidden=(12, 8), classes=tiny.CLASSES)),
+        "convolutions": quantized(ResNet(widths=(4,), classes=tiny.CLASSES)),
+    }
+
+
+@pytest.mark.parametrize("arithmetic", ["int", "fast"])
+@pytest.mark.parametrize("platform", BACKENDS)
+@pytest.mark.parametrize("kind", ["dense", "convolutions"])
+def test_generations_lower_for_an_accelerator(
+    networks: dict[str, QuantizedNetwork],
+    kind: str,
+    platform: str,
+    arithmetic: Arithmetic,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images, labels = tiny.blobs(60)
+    parts = images[:40], labels[:40], images[40:], labels[40:]
+    problem = NetworkProblem.of(networks[kind], *parts, batch_size=16, arithmetic=arithmetic)
+    algorithm = Coevolution(problem.space, CoevolutionConfig(population=8, group=16))
+    key = jax.random.key(0)
+    carry = first_carry(algorithm, problem, key)
+
+    def call(problem: NetworkProblem, key: jax.Array, carry: Any) -> Any:
+        options = {"length": 3, "rules": Rules(9, patience=5, target=0), "chunk": 2, "mesh": None}
+        return scan_generations(algorithm, problem, key, carry, **options)
+
+    # The exact products take other paths there.
+    monkeypatch.setattr(jax, "default_backend", lambda: BACKENDS[platform])
+    jitted = jax.jit(call, donate_argnums=2)
+    exported = jax.export.export(jitted, platforms=[platform])(problem, key, carry)
+    assert exported.platforms == (platform,)
+    floats = FLOAT.search(exported.mlir_module())
+    assert (floats is None) == (arithmetic == "int")
