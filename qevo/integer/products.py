@@ -132,7 +132,7 @@ def choose_path(
     kernel: tuple[int, int, int, int] | None = None,
     width: int | None = None,
 ) -> Path:
-    """The fastest path of those that are exact, by measurement (``benchmarks/paths.py``).
+    """An exact path that is fast on most machines (``benchmarks/paths.py``).
 
     Args:
       kind: which product.
@@ -145,35 +145,35 @@ def choose_path(
     Returns:
       A path for `dot` or `conv`.
 
-    CPU: XLA's int8 convolution, or banded for few channels; bfloat16 instead of int8 where that is
-    faster. Measured on two cores with AVX-512 VNNI and bfloat16, batch 256, candidates through
-    `lax.map`; time relative to the path chosen for ``"int"``:
+    This is the rule where nothing was measured; a plan (`qevo.nets.plan`) measures on the machine
+    at hand and does better, since CPUs differ: time relative to int8, two cores, batch 256,
+    candidates through `lax.map`, on a Xeon with AMX and bfloat16 units | an EPYC with AVX2 only:
 
-    ===================  =====  =======  ========  ===========  ===========  ===============
-    layer                int8   float32  bfloat16  int8_im2col  int8_banded  bfloat16_banded
-    ===================  =====  =======  ========  ===========  ===========  ===============
-    784 to 300           1      1.3      0.7
-    28x28, 1 to 6, 5x5   3.8    5.0      5.0       1.5          1            0.8
-    14x14, 6 to 16, 5x5  1.1    1.2      1.2       1.2          1            0.9
-    32x32, 3 to 16       1      2.4      2.5       1.6          2.1          1.8
-    32x32, 16 to 16      1      1.3      1.4       2.5          4.9          4.5
-    16x16, 32 to 32      1      1.4      1.5       1.7          4.9          4.8
-    8x8, 64 to 64        1      1.6      1.5       1.8          3.4          3.0
-    ===================  =====  =======  ========  ===========  ===========  ===============
+    ===================  ===========  ===========  ===========  ===========  ===============
+    layer                float32      bfloat16     int8_im2col  int8_banded  bfloat16_banded
+    ===================  ===========  ===========  ===========  ===========  ===============
+    784 to 300           1.3 | 0.9    0.7 | 1.8
+    28x28, 1 to 6, 5x5   1.3 | 1.0    1.3 | 1.0    0.4 | 0.3    0.3 | 0.3    0.2 | 0.4
+    14x14, 6 to 16, 5x5  1.1 | 0.5    1.1 | 0.5    1.1 | 0.4    0.9 | 0.5    0.8 | 1.0
+    32x32, 3 to 16       2.4 | 1.1    2.5 | 1.3    1.6 | 0.6    2.1 | 1.8    1.8 | 2.6
+    32x32, 16 to 16      1.3 | 0.7    1.4 | 0.8    2.5 | 0.8    4.9 | 3.2    4.5 | 5.5
+    8x8, 64 to 64        1.6 | 1.4    1.5 | 1.4    1.8 | 1.2    3.4 | 1.8    3.0 | 3.3
+    ===================  ===========  ===========  ===========  ===========  ===============
 
-    GPU and TPU are unmeasured: conservative defaults, always through a matrix product.
+    On a CPU the rule stays within 1.5 times the best of both. GPU and TPU are unmeasured:
+    conservative, always through a matrix product.
     """
-    fast = arithmetic == "fast" and bound < FLOAT_LIMIT
-    if kind == "dot":
-        return "bfloat16" if fast else "int8"
     if backend != "cpu":
+        fast = arithmetic == "fast" and bound < FLOAT_LIMIT
+        if kind == "dot":
+            return "bfloat16" if fast else "int8"
         return "bfloat16_im2col" if fast else "int8_im2col"
     if kernel is not None and width is not None:
         _, columns, _, outputs = kernel
         # A banded product spends (width - columns) / columns products on zeros for each useful
         # one: little where outputs are few, and no copying.
         if (width - columns) * outputs < 80 * columns:
-            return "bfloat16_banded" if fast else "int8_banded"
+            return "int8_banded"
     return "int8"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 from rich.console import Console
+from rich.table import Table
 
 from qevo.algorithms.coevolution import Coevolution
 from qevo.core.algorithm import Algorithm
@@ -18,9 +19,11 @@ from qevo.errors import QevoError
 from qevo.integer.audit import AuditReport, audit
 from qevo.nets.file import load as load_network
 from qevo.nets.integer_numerics import Arithmetic
+from qevo.nets.plan import Plan, plan
 from qevo.run import folder as files
-from qevo.run.pipeline import accuracy, stage_problem, stages
+from qevo.run.pipeline import accuracy, machine_plan, stage_problem, stages
 from qevo.run.preparation import kept_targets
+from qevo.run.session import plans_file
 
 console = Console()
 
@@ -77,14 +80,59 @@ def audit_run(path: pathlib.Path, *, arithmetic: Arithmetic = "int") -> bool:
     network = load_network(path / files.NETWORK)
     data = load(config.data, seed=config.split_seed)
     targets = kept_targets(config, data)
+    machine = machine_plan(config, data, network)
     clean = True
     for stage in stages(config):
-        problem = stage_problem(config, data, network, targets, stage.genes)
+        problem = stage_problem(config, data, network, targets, stage.genes, machine)
         report = audit_generation(Coevolution(problem.space, stage.config.search), problem)
         console.print(f"[bold]{stage.name}[/]: one generation, arithmetic={arithmetic!r}")
         _say(str(report))
         clean &= report.integer_only if arithmetic == "int" else report.ok
     return clean
+
+
+def print_plan(
+    path: pathlib.Path, *, arithmetic: Arithmetic = "fast", batch: int = 1024, measure: bool = False
+) -> Plan:
+    """Print how a network's candidates are computed on this machine, layer by layer.
+
+    Args:
+      path: a network file.
+      arithmetic, batch: as for a search.
+      measure: again, even where an earlier measurement is kept.
+
+    Raises:
+      QevoError: the file is missing or damaged.
+    """
+    network = load_network(path)
+    found = plan(network, arithmetic=arithmetic, batch=batch, cache=plans_file(), again=measure)
+    total = sum(layer.seconds for layer in found.layers.values())
+    table = Table(title=f"{found.device}; {path.name}, {arithmetic}", title_justify="left")
+    table.add_column("layer")
+    table.add_column("path")
+    columns = ("bound", "exact below", "KiB at once", "multiply-adds", "µs per image", "of time")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, layer in found.layers.items():
+        table.add_row(
+            name,
+            layer.path,
+            f"{layer.bound:,}",
+            f"2^{layer.exact_below.bit_length() - 1}",
+            f"{layer.bytes / 1024:,.0f}",
+            f"{layer.operations:,}",
+            f"{1e6 * layer.seconds:.2f}",
+            f"{100 * layer.seconds / total:.0f} %",
+        )
+    console.print(table)
+    side = (
+        "one after the other" if found.candidate_chunk == 1 else f"{found.candidate_chunk} at once"
+    )
+    _say(
+        f"candidates {side}, {found.rows} images at once; products alone allow "
+        f"{found.images_per_second:,.0f} candidate images/s"
+    )
+    return found
 
 
 def audit_generation(algorithm: Algorithm, problem: Problem) -> AuditReport:

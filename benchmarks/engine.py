@@ -1,0 +1,345 @@
+"""The population engine against pure inference, against its peers, and as it grows.
+
+    python benchmarks/engine.py [--output results/bench_engine.json]
+
+*Share of pure inference*: candidate images per second of whole generations (draw, evaluate,
+learn) over images per second of one network at its fastest measured path and batch, in the same
+run. *Free* generations edit any genes, so every candidate is computed from the first layer on;
+*block* ones stay within a block, so what candidates share is computed once. Beside them: what a
+user would use instead (`benchmarks/peers.py`), the machine's matrix-product peak, growth from 16 to
+4096 candidates, 60 million genes times 4096 candidates, and the overhead of sharding on forced host
+devices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from flax import linen as nn
+from generation import ternary_network
+from matplotlib.figure import Figure
+from peers import measure as measure_peers
+from rich.console import Console
+from rich.table import Table
+
+from qevo.algorithms import Coevolution, CoevolutionConfig
+from qevo.core.generation import Carry, Rules, first_carry, scan_generations
+from qevo.core.space import Space
+from qevo.nets.network import QuantizedNetwork, forward
+from qevo.nets.plan import Plan, plan
+from qevo.problems import NetworkProblem
+from qevo.run.provenance import commit, device, versions
+
+BATCH = {"lenet_300_100": 1024, "lenet_5": 256, "resnet_20": 64}  # images per candidate
+GROUP = 500
+NEVER = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Benchmark the population engine."""
+
+    networks: tuple[str, ...] = ("lenet_300_100", "lenet_5", "resnet_20")
+    """Architectures."""
+    populations: tuple[int, ...] = (16, 64, 256, 1024)
+    """Candidates (P)."""
+    seconds: float = 10.0
+    """Time for each measurement of generations, at least; two calls in any case."""
+    peers: bool = True
+    """Measure the peers too."""
+    growth: bool = True
+    """Measure growth, 60 million genes, and forced devices."""
+    output: pathlib.Path | None = None
+    """JSON file to write; a plot goes beside it."""
+    part: Literal["all", "genes", "sharding"] = "all"
+    """What a process of its own measures; for this script's own use."""
+
+
+def main(config: Config) -> None:
+    """Measure, print tables, write JSON and a plot."""
+    if config.part != "all":
+        print(json.dumps(genes_of_60_million() if config.part == "genes" else sharded()))
+        return
+    console = Console(width=150)
+    result: dict[str, Any] = {
+        "command": "python benchmarks/engine.py",
+        "peak": {name: matmul_peak(name) for name in ("int8", "float32")},
+        "networks": [],
+    }
+    for name in config.networks:
+        with console.status(name):
+            result["networks"].append(measure(name, config))
+        console.print(_table(result["networks"][-1], result["peak"]))
+    if config.growth:
+        result["growth"] = growth(config)
+        result["genes"] = _in_a_process("genes")
+        result["sharding"] = {n: _in_a_process("sharding", n) for n in (1, 2, 4, 8)}
+        console.print_json(json.dumps({k: result[k] for k in ("growth", "genes", "sharding")}))
+    result |= {"versions": versions(), "device": device(), "commit": commit()}
+    if config.output:
+        config.output.parent.mkdir(parents=True, exist_ok=True)
+        config.output.write_text(json.dumps(result, indent=2) + "\n")
+        draw(config.output.with_suffix(".png"), result)
+
+
+def measure(name: str, config: Config) -> dict[str, Any]:
+    """One network: alone, and in populations of every size."""
+    network, images, labels = ternary_network(name)
+    batch = BATCH[name]
+    began = time.perf_counter()
+    machine = plan(network, batch=batch)
+    row: dict[str, Any] = {
+        "network": name,
+        "batch": batch,
+        "operations_per_image": sum(layer.operations for layer in machine.layers.values()),
+        "plan": dataclasses.asdict(machine),
+        "plan_seconds": time.perf_counter() - began,
+        "populations": [],
+        "peers": {},
+    }
+    row["single"] = single(network, images, machine)
+    for population in config.populations:
+        for grouping in ("entropy", "block"):
+            problem = NetworkProblem.of(
+                network,
+                images,
+                labels,
+                images[:64],
+                labels[:64],
+                batch_size=batch,
+                arithmetic="fast",
+                plan=machine,
+                candidate_chunk=machine.candidate_chunk,
+            )
+            row["populations"].append(
+                {"population": population, "grouping": "free" if grouping == "entropy" else "block"}
+                | generations(problem, population, grouping, config.seconds)
+            )
+    again = single(network, images, machine)  # the machine may have changed its speed meanwhile
+    if again["images_per_second"] > row["single"]["images_per_second"]:
+        row["single"] = again
+    for part in row["populations"]:
+        part["share_of_inference"] = part["images_per_second"] / row["single"]["images_per_second"]
+    if config.peers:
+        found = measure_peers(name, population=16, batch=batch)
+        row["peers"] = {peer: value._asdict() for peer, value in found.items()}
+    return row
+
+
+def single(network: QuantizedNetwork, images: np.ndarray, machine: Plan) -> dict[str, Any]:
+    """Images per second of one network: the better of its plan and the default paths, any batch."""
+    prepared = jnp.asarray(network.prepare(jnp.asarray(images[:4096])))
+    rates = {}
+    for paths in ("plan", "default"):
+        module = network.integer_module("fast", machine.paths if paths == "plan" else None)
+        for batch in (16, 64, 256, 1024):
+            rates[paths, batch] = _alone(module, network, prepared[:1024], batch)
+    best = max(rates, key=lambda key: rates[key])
+    return {"paths": best[0], "batch": best[1], "images_per_second": rates[best]}
+
+
+def _alone(module: nn.Module, network: QuantizedNetwork, images: jax.Array, batch: int) -> float:
+    """Images per second, batch after batch in one call."""
+    batches = images.reshape(-1, batch, *images.shape[1:])
+    call = jax.jit(lambda w, c, x: jax.lax.map(lambda b: forward(module, w, c, b), x))
+    return len(images) / _best(lambda: call(network.weights, network.constants, batches), 1.0)
+
+
+def generations(
+    problem: NetworkProblem, population: int, grouping: str, seconds: float
+) -> dict[str, Any]:
+    """Whole generations in one compiled call."""
+    algorithm = Coevolution(
+        problem.space,
+        CoevolutionConfig(population=population, group=GROUP, grouping=grouping),  # type: ignore[arg-type]
+    )
+    key = jax.random.key(0)
+    carry = first_carry(algorithm, problem, key)
+    length = 2 if grouping == "entropy" else 16
+    rules = Rules(generations=NEVER, validate_every=NEVER)
+
+    def call(problem: NetworkProblem, key: jax.Array, carry: Carry) -> Any:
+        return scan_generations(
+            algorithm,
+            problem,
+            key,
+            carry,
+            length=length,
+            rules=rules,
+            chunk=problem.candidate_chunk,
+            mesh=None,
+        )
+
+    began = time.perf_counter()
+    compiled = jax.jit(call).lower(problem, key, carry).compile()
+    compilation = time.perf_counter() - began
+    memory = compiled.memory_analysis()
+    spent = _best(lambda: compiled(problem, key, carry), seconds)
+    return {
+        "images_per_second": length * population * problem.batch_size / spent,
+        "generation_seconds": spent / length,
+        "compile_seconds": compilation,
+        "memory_bytes": memory.temp_size_in_bytes if memory else None,
+    }
+
+
+def matmul_peak(dtype: str) -> float:
+    """Multiply-adds per second of a large matrix product, in this number format."""
+    size = 1024
+    x = jnp.ones((size, size), dtype)
+    result = jnp.int32 if dtype == "int8" else jnp.float32
+    product = jax.jit(lambda a, b: jax.lax.dot(a, b, preferred_element_type=result))
+    return size**3 / _best(lambda: product(x, x), 1.0)
+
+
+def growth(config: Config) -> list[dict[str, Any]]:
+    """Time and memory of free and block generations from P = 16 to 4096."""
+    network, images, labels = ternary_network("lenet_300_100")
+    rows = []
+    for grouping in ("entropy", "block"):
+        for population in (16, 64, 256, 1024, 4096):
+            problem = NetworkProblem.of(
+                network, images, labels, images[:64], labels[:64], batch_size=64
+            )
+            found = generations(problem, population, grouping, 1.0)
+            rows.append({"grouping": grouping, "population": population, "batch": 64} | found)
+    return rows
+
+
+def genes_of_60_million() -> dict[str, Any]:
+    """Propose and update 4096 candidates of 60 million genes; their scores are drawn."""
+    population, genes = 4096, 60_000_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    space = Space.integers(genes, -1, 1)
+    algorithm = Coevolution(space, CoevolutionConfig(population=population, group=5000))
+
+    def step(state: Any, key: jax.Array) -> Any:
+        keys = jax.random.split(key, 3)
+        proposal, state = algorithm.propose(keys[0], state)
+        fitness = jax.random.randint(keys[1], (population,), 0, 1000, jnp.int32)
+        return algorithm.update(keys[2], proposal, fitness, state)[0]
+
+    call = jax.jit(step, donate_argnums=0)
+    state = call(algorithm.start(jax.random.key(0)), jax.random.key(1))
+    jax.block_until_ready(state)
+    began = time.perf_counter()
+    for turn in range(3):
+        state = call(state, jax.random.key(turn))
+    jax.block_until_ready(state)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "genes": genes,
+        "population": population,
+        "seconds_per_generation": (time.perf_counter() - began) / 3,
+        "peak_bytes": peak,
+        "of_which_before": before,
+    }
+
+
+def sharded() -> dict[str, Any]:
+    """Generations over all forced devices of this process, and what came out."""
+    from qevo.core.evolve import evolve
+
+    network, images, labels = ternary_network("lenet_300_100")
+    problem = NetworkProblem.of(
+        network, images, labels, images[:256], labels[:256], batch_size=1024
+    )
+    config = CoevolutionConfig(population=64, group=GROUP, grouping="block")
+    result = evolve(Coevolution(problem.space, config), problem, 0, generations=60, progress=False)
+    return {
+        "devices": jax.device_count(),
+        "seconds": result.seconds,
+        "genes_sha256": hashlib.sha256(np.asarray(result.genes).tobytes()).hexdigest(),
+    }
+
+
+def _in_a_process(part: str, devices: int = 1) -> dict[str, Any]:
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, __file__, "--part", part]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _best(call: Callable[[], Any], seconds: float) -> float:
+    """Seconds of the fastest of the calls that fit into ``seconds``, two at least."""
+    jax.block_until_ready(call())
+    times: list[float] = []
+    while len(times) < 2 or sum(times) < seconds:
+        began = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def _table(row: dict[str, Any], peak: dict[str, float]) -> Table:
+    one = row["single"]
+    title = (
+        f"{row['network']}: one network {one['images_per_second']:,.0f} images/s "
+        f"({one['paths']}, batch {one['batch']}); B = {row['batch']}"
+    )
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for column in ("P", "images/s", "share", "of int8 peak", "of float32 peak", "MiB", "compile s"):
+        table.add_column(column, justify="right")
+    for part in row["populations"]:
+        rate = part["images_per_second"] * row["operations_per_image"]
+        table.add_row(
+            part["grouping"],
+            str(part["population"]),
+            f"{part['images_per_second']:,.0f}",
+            f"{part['share_of_inference']:.2f}",
+            *(f"{100 * rate / peak[kind]:.0f} %" for kind in ("int8", "float32")),
+            f"{part['memory_bytes'] / 2**20:,.0f}" if part["memory_bytes"] is not None else "",
+            f"{part['compile_seconds']:.1f}",
+        )
+    for name, peer in row["peers"].items():
+        rate = peer["images_per_second"]
+        shown = f"{rate:,.0f}" if rate else peer["note"]
+        share = f"{rate / one['images_per_second']:.3f}" if rate else ""
+        table.add_row(name, "16" if name != "onnxruntime_int8" else "1", shown, share)
+    return table
+
+
+def draw(path: pathlib.Path, result: dict[str, Any]) -> None:
+    """Share of pure inference over the population, one panel per network."""
+    rows = result["networks"]
+    figure = Figure(figsize=(4 * len(rows), 3.4), layout="constrained")
+    for axes, row in zip(np.ravel(figure.subplots(1, len(rows))), rows, strict=True):
+        for grouping, marker in (("block", "o"), ("free", "s")):
+            parts = [p for p in row["populations"] if p["grouping"] == grouping]
+            sizes = [p["population"] for p in parts]
+            axes.plot(
+                sizes, [p["share_of_inference"] for p in parts], marker=marker, label=grouping
+            )
+        one = row["single"]["images_per_second"]
+        for name, peer in row["peers"].items():
+            if peer["images_per_second"]:
+                share = peer["images_per_second"] / one
+                axes.axhline(share, color="0.6", linewidth=0.8, linestyle=":")
+                axes.annotate(name, (sizes[0], share), fontsize=7, color="0.4", va="bottom")
+        axes.axhline(1, color="0.3", linewidth=0.8)
+        axes.set(xscale="log", yscale="log", title=row["network"], xlabel="population")
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
+    figure.axes[0].set_ylabel("share of pure inference")
+    figure.axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

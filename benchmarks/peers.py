@@ -1,0 +1,428 @@
+"""How fast other tools evaluate a population: what a user would run instead of qevo.
+
+    python benchmarks/peers.py --networks lenet_5 --output peers.json
+
+Forward passes on the CPU with random weights; the same architecture and images for all. Speed is in
+candidate-images: P candidates on B images in t seconds are P·B / t. Each peer has the best of a few
+batches up to the one asked for, as long as a call takes no more than seconds, and its fastest call
+counts.
+
+- *evosax_vmap*: `jax.vmap` over the float parameters of a Flax network, as one writes for evosax.
+- *torch_vmap*: `torch.func.vmap` over stacked parameters.
+- *torch_loop*: PyTorch, one candidate after the other, in the faster memory format.
+- *onnxruntime_int8*: a single int8 network; a population would add P graphs to write and load.
+
+All but the first have batch norm folded into the convolutions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.metadata
+import itertools
+import json
+import math
+import os
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import tyro
+from jax import lax
+from rich.console import Console
+from rich.table import Table
+
+from qevo.nets.numerics import Activation, Numerics, Product
+from qevo.nets.registry import architecture
+from qevo.run.provenance import commit, device, versions
+
+SHAPES = {"lenet_300_100": (28, 28, 1), "lenet_5": (28, 28, 1), "resnet_20": (32, 32, 3)}
+BATCHES = (8, 16, 64, 256)  # tried besides the one asked for, where smaller
+CALL_SECONDS = 4.0  # a batch is not tried if its calls would take longer
+PACKAGES = ("torch", "onnx", "onnxruntime")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Benchmark the peers."""
+
+    networks: tuple[str, ...] = tuple(SHAPES)
+    """Architectures."""
+    population: int = 16
+    """Candidates (P)."""
+    batch: int = 256
+    """The most images per candidate in a call (B)."""
+    seconds: float = 1.0
+    """Per peer and batch, after a warm-up."""
+    output: pathlib.Path | None = None
+    """JSON file to write."""
+
+
+class Peer(NamedTuple):
+    """One measurement of one peer.
+
+    Attributes:
+      images_per_second: candidate-images; ``None`` if the peer is not installed.
+      batch: images per candidate in a call, the best of those tried; 0 if not measured.
+      note: how it was run, or what to install.
+    """
+
+    images_per_second: float | None
+    batch: int
+    note: str
+
+
+def main(config: Config) -> None:
+    """Measure, print a table, write JSON."""
+    table = Table(title=f"P = {config.population}", title_justify="left")
+    for column in ("network", "peer", "images/s", "B", "note"):
+        table.add_column(column, justify="right" if column in ("images/s", "B") else "left")
+    rows = {}
+    for name in config.networks:
+        rows[name] = measure(
+            name, population=config.population, batch=config.batch, seconds=config.seconds
+        )
+        for peer, (speed, batch, note) in rows[name].items():
+            table.add_row(name, peer, "" if speed is None else f"{speed:,.0f}", str(batch), note)
+    Console(width=120, markup=False).print(table)
+    if config.output:
+        result = {
+            "command": "python benchmarks/peers.py",
+            "population": config.population,
+            "batch": config.batch,
+            "networks": {
+                name: {peer: row._asdict() for peer, row in peers.items()}
+                for name, peers in rows.items()
+            },
+            "versions": versions() | _peer_versions(),
+            "device": device("cpu"),
+            "commit": commit(),
+        }
+        config.output.parent.mkdir(parents=True, exist_ok=True)
+        config.output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def measure(name: str, *, population: int, batch: int, seconds: float = 1.0) -> dict[str, Peer]:
+    """The speed of every peer on one of `SHAPES`.
+
+    Args:
+      name: architecture.
+      population: P, candidates.
+      batch: B, the most images per candidate in a call.
+      seconds: per peer and batch; the shortest call counts.
+
+    Raises:
+      ValueError: for another architecture.
+    """
+    if name not in SHAPES:
+        raise ValueError(f"no peers for {name!r}; there are {', '.join(SHAPES)}")
+    images = np.random.default_rng(0).integers(0, 256, (batch, *SHAPES[name]), np.uint8)
+    peers = {}
+    for peer in (evosax_vmap, torch_vmap, torch_loop, onnxruntime_int8):
+        try:
+            peers[peer.__name__] = peer(name, images, population, seconds)
+        except ModuleNotFoundError as error:
+            if error.name not in PACKAGES:
+                raise
+            note = f"{error.name} is not installed: pip install 'qevo[bench]'"
+            peers[peer.__name__] = Peer(None, 0, note)
+    return peers
+
+
+def evosax_vmap(name: str, images: np.ndarray, population: int, seconds: float) -> Peer:
+    """`jax.vmap` over the variables of qevo's float network, images shared, jitted."""
+    module = architecture(name)
+    with jax.default_device(jax.devices("cpu")[0]):
+        initialize = jax.jit(jax.vmap(lambda key: module.init(key, images[:1])))
+        candidates = initialize(jax.random.split(jax.random.key(0), population))
+        apply = jax.jit(jax.vmap(module.apply, in_axes=(0, None)))
+
+        def call(images: Any) -> None:
+            jax.block_until_ready(apply(candidates, images))
+
+        return _best(call, images, population, seconds, "float32")
+
+
+def torch_vmap(name: str, images: np.ndarray, population: int, seconds: float) -> Peer:
+    """`torch.func.vmap` over stacked parameters of a network on the meta device."""
+    import torch  # pyright: ignore[reportMissingImports]
+    from torch.func import functional_call, vmap  # pyright: ignore[reportMissingImports]
+
+    network = torch_network(name)
+    candidates = {
+        key: torch.stack([torch.randn_like(value) * value.std() for _ in range(population)])
+        for key, value in network.state_dict().items()
+    }
+    network.to("meta")
+    apply = vmap(lambda candidate, x: functional_call(network, candidate, x), in_dims=(0, None))
+
+    def call(x: Any) -> None:
+        apply(candidates, x)
+
+    with torch.inference_mode():
+        note = f"float32, {torch.get_num_threads()} threads"
+        return _best(call, _torch_images(images), population, seconds, note)
+
+
+def torch_loop(name: str, images: np.ndarray, population: int, seconds: float) -> Peer:
+    """A network per candidate, one after the other; each is a call of its own."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    note = f"float32, {torch.get_num_threads()} threads"
+    formats = {note: torch.contiguous_format, f"{note}, channels_last": torch.channels_last}
+    peers = []
+    with torch.inference_mode():
+        for label, layout in formats.items():
+            networks = [torch_network(name).to(memory_format=layout) for _ in range(population)]
+            turns = itertools.cycle(networks)
+            x = _torch_images(images).contiguous(memory_format=layout)
+            peers.append(_best(lambda x, turns=turns: next(turns)(x), x, 1, seconds, label))
+            if name == "lenet_300_100":  # has no image for a layout
+                break
+    return max(peers)
+
+
+def onnxruntime_int8(name: str, images: np.ndarray, population: int, seconds: float) -> Peer:
+    """One int8 network in QDQ form; ``population`` does not matter."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads = _cores()
+    session = onnxruntime.InferenceSession(
+        onnx_network(name), options, providers=["CPUExecutionProvider"]
+    )
+    note = f"one network, int8 QDQ, {threads} threads"
+    x = images.transpose(0, 3, 1, 2).copy()
+    return _best(lambda x: session.run(None, {"images": x}), x, 1, seconds, note)
+
+
+def torch_network(name: str) -> Any:
+    """The architecture as a `torch.nn.Module` in eval mode, batch norm folded."""
+    import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
+    from torch import nn  # pyright: ignore[reportMissingImports]
+
+    class Block(nn.Module):
+        """A residual block with shortcut A."""
+
+        def __init__(self, inputs: int, features: int) -> None:
+            super().__init__()
+            self.padding = (features - inputs) // 2
+            self.conv_0 = nn.Conv2d(inputs, features, 3, 1 + (features > inputs), 1)
+            self.conv_1 = nn.Conv2d(features, features, 3, 1, 1)
+
+        def forward(self, x: Any) -> Any:
+            y = self.conv_1(F.relu(self.conv_0(x)))
+            if self.padding:
+                x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.padding, self.padding))
+            return F.relu(x + y)
+
+    def head(*sizes: int) -> list[Any]:
+        pairs = itertools.pairwise(sizes)
+        layers = [layer for k, c in pairs for layer in (nn.Linear(k, c), nn.ReLU())]
+        return [nn.Flatten(), *layers[:-1]]
+
+    if name == "lenet_300_100":
+        layers = head(784, 300, 100, 10)
+    elif name == "lenet_5":
+        conv_0 = [nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)]
+        conv_1 = [nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)]
+        layers = [*conv_0, *conv_1, *head(400, 120, 84, 10)]
+    else:
+        widths = (16, 16, 16, 16, 32, 32, 32, 64, 64, 64)
+        blocks = [Block(*pair) for pair in itertools.pairwise(widths)]
+        stem = [nn.Conv2d(3, 16, 3, padding=1), nn.ReLU()]
+        layers = [*stem, *blocks, nn.AdaptiveAvgPool2d(1), *head(64, 10)]
+    return nn.Sequential(*layers).eval()
+
+
+class _Tensor(NamedTuple):
+    """A quantized activation of the graph, without its batch axis."""
+
+    name: str
+    shape: tuple[int, ...]  # CHW, or K
+    zero_point: str  # "zero", or "middle" of a tensor with negative values
+
+
+class QdqGraph(Numerics):
+    """Writes down the ONNX graph of an architecture: uint8 activations, random int8 weights."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        height, width, channels = shape
+        self.shape = (channels, height, width)
+        self.nodes: list[Any] = []
+        self.random = np.random.default_rng(0)
+        self.constants: dict[str, np.ndarray] = {
+            "scale": np.asarray(4 / 255, np.float32),  # of every activation
+            "zero": np.asarray(0, np.uint8),
+        }
+
+    def input(self, images: Any, *, name: str = "input") -> _Tensor:
+        return _Tensor("images", self.shape, "zero")
+
+    def product(self, x: _Tensor, layer: Product, *, name: str) -> _Tensor:
+        channels, *size = x.shape
+        shape = layer.kernel_shape(channels)
+        attributes: dict[str, Any] = {}
+        if layer.kind == "conv":
+            padding = layer.padding
+            if isinstance(padding, str):
+                padding = lax.padtype_to_pads(size, layer.kernel, layer.strides, padding)
+            (top, bottom), (left, right) = padding
+            attributes = {"strides": layer.strides, "pads": [top, left, bottom, right]}
+            size = _window_counts(size, layer.kernel, layer.strides, padding)
+        scale = np.sqrt(2 / np.prod(shape[:-1])) / 73  # He et al.'s variance
+        weights = self.random.integers(-127, 128, shape, np.int8)
+        bias = self.random.integers(-1000, 1000, layer.features, np.int32)
+        if layer.kind == "conv":
+            weights = np.ascontiguousarray(weights.transpose(3, 2, 0, 1))
+        operands = [
+            self._dequantize(x),
+            self._constant(weights, scale),
+            self._constant(bias, scale * self.constants["scale"]),
+        ]
+        operator = "Conv" if layer.kind == "conv" else "Gemm"
+        y = self._node(operator, *operands, **attributes)
+        if layer.logits:
+            return _Tensor(y, (layer.features,), "zero")
+        return self._quantize(y, (layer.features, *size), layer.activation)
+
+    def add(self, x: _Tensor, y: _Tensor, *, activation: Activation = "relu", name: str) -> _Tensor:
+        total = self._node("Add", self._dequantize(x), self._dequantize(y))
+        return self._quantize(total, x.shape, activation)
+
+    def max_pool(
+        self,
+        x: _Tensor,
+        window: tuple[int, int] = (2, 2),
+        *,
+        strides: tuple[int, int] | None = None,
+        padding: str = "VALID",
+    ) -> _Tensor:
+        strides = strides or window
+        channels, *size = x.shape
+        pads = lax.padtype_to_pads(size, window, strides, padding)
+        (top, bottom), (left, right) = pads
+        y = self._node(
+            "MaxPool", x.name, kernel_shape=window, strides=strides, pads=[top, left, bottom, right]
+        )
+        return x._replace(name=y, shape=(channels, *_window_counts(size, window, strides, pads)))
+
+    def pad_channels(self, x: _Tensor, before: int, after: int) -> _Tensor:
+        pads = f"pads_{before}_{after}"
+        self.constants[pads] = np.asarray([0, before, 0, 0, 0, after, 0, 0], np.int64)
+        y = self._node("Pad", x.name, pads, x.zero_point)
+        return x._replace(name=y, shape=(before + x.shape[0] + after, *x.shape[1:]))
+
+    def average_pool(self, x: _Tensor, *, name: str) -> _Tensor:
+        mean = self._node("GlobalAveragePool", self._dequantize(x))
+        return self.flatten(self._quantize(mean, (x.shape[0], 1, 1), "relu"))
+
+    def flatten(self, x: _Tensor) -> _Tensor:
+        return x._replace(name=self._node("Flatten", x.name), shape=(int(np.prod(x.shape)),))
+
+    def _node(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        from onnx import helper
+
+        output = f"{operator}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [output], output, **attributes))
+        return output
+
+    def _constant(self, values: np.ndarray, scale: float) -> str:
+        name = f"constant_{len(self.nodes)}"
+        parts = {
+            name: values,
+            f"{name}_scale": np.asarray(scale, np.float32),
+            f"{name}_zero": np.zeros((), values.dtype),
+        }
+        self.constants |= parts
+        return self._node("DequantizeLinear", *parts)
+
+    def _dequantize(self, x: _Tensor) -> str:
+        return self._node("DequantizeLinear", x.name, "scale", x.zero_point)
+
+    def _quantize(self, y: str, shape: tuple[int, ...], activation: Activation) -> _Tensor:
+        """The zero point of a ReLU's output cuts off what is negative."""
+        zero_point = "zero"
+        if activation != "relu":
+            zero_point = "middle"
+            self.constants[zero_point] = np.asarray(128, np.uint8)
+        return _Tensor(self._node("QuantizeLinear", y, "scale", zero_point), shape, zero_point)
+
+
+def onnx_network(name: str) -> bytes:
+    """The architecture as an ONNX model: ``images`` uint8 ``[B, C, H, W]`` to float logits."""
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    graph = QdqGraph(SHAPES[name])
+    logits = architecture(name, numerics=graph).apply({}, None)
+    assert isinstance(logits, _Tensor)
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            name,
+            [helper.make_tensor_value_info("images", TensorProto.UINT8, ["B", *graph.shape])],
+            [helper.make_tensor_value_info(logits.name, TensorProto.FLOAT, ["B", *logits.shape])],
+            [numpy_helper.from_array(np.asarray(v), key) for key, v in graph.constants.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def _best(
+    call: Callable[[Any], Any], images: Any, candidates: int, seconds: float, note: str
+) -> Peer:
+    """The speed of ``call`` on a batch, at the best of `BATCHES` and of all images."""
+    peers: list[Peer] = []
+    speed = math.inf
+    for batch in sorted({*(b for b in BATCHES if b < len(images)), len(images)}):
+        if peers and candidates * batch / speed > CALL_SECONDS:
+            break
+        speed = candidates * batch / _fastest(functools.partial(call, images[:batch]), seconds)
+        peers.append(Peer(speed, batch, note))
+    return max(peers)
+
+
+def _fastest(call: Callable[[], Any], seconds: float) -> float:
+    """Seconds of the shortest of the calls that fit into ``seconds``, two at least."""
+    call()
+    runs, end = [], time.perf_counter() + seconds
+    while len(runs) < 2 or time.perf_counter() < end:
+        began = time.perf_counter()
+        call()
+        runs.append(time.perf_counter() - began)
+    return min(runs)
+
+
+def _torch_images(images: np.ndarray) -> Any:
+    import torch  # pyright: ignore[reportMissingImports]
+
+    return torch.from_numpy(images.transpose(0, 3, 1, 2) / np.float32(255)).contiguous()
+
+
+def _window_counts(size: Any, window: Any, strides: Any, padding: Any) -> list[int]:
+    """How many windows fit along each axis."""
+    axes = zip(size, window, strides, padding, strict=True)
+    return [(length + sum(pads) - w) // s + 1 for length, w, s, pads in axes]
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _peer_versions() -> dict[str, str]:
+    installed = {d.name.lower() for d in importlib.metadata.distributions() if d.name}
+    return {p: importlib.metadata.version(p) for p in PACKAGES if p in installed}
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

@@ -1,0 +1,117 @@
+"""Plans: only exact paths, kept in a file, and no bit of a result changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qevo.integer.products import FLOAT_LIMIT, INT_LIMIT
+from qevo.nets import plan as planning
+from qevo.nets.network import QuantizedNetwork
+from qevo.nets.plan import LayerPlan, Plan, describe_device, plan
+from qevo.problems import NetworkProblem
+
+
+@pytest.fixture(scope="module", params=["int", "fast"])
+def made(request: Any, lenet: QuantizedNetwork) -> Plan:
+    return plan(lenet, arithmetic=request.param, batch=20)
+
+
+def test_every_layer_has_an_exact_path(made: Plan, lenet: QuantizedNetwork) -> None:
+    assert list(made.layers) == list(lenet.layers)
+    for name, layer in made.layers.items():
+        assert layer.bound == lenet.layers[name].accumulator_bound < layer.exact_below
+        integers = layer.path.startswith("int8")
+        assert layer.exact_below == (INT_LIMIT if integers else FLOAT_LIMIT)
+        assert integers or made.arithmetic == "fast"
+        assert layer.bytes > 0
+        assert layer.seconds > 0
+    assert (made.rows, made.candidate_chunk, made.device) == (20, 1, describe_device())
+
+
+def test_bytes_and_operations_of_a_layer(made: Plan) -> None:
+    images, outputs = 20 * 16 * 16 * 2, 20 * 16 * 16 * 4
+    assert made.layers["conv_0"].bytes == images + 25 * 2 * 4 + 4 * outputs
+    assert made.layers["conv_0"].operations == 25 * 2 * outputs // 20
+    assert made.layers["logits"].bytes == 20 * 11 + 11 * 6 + 4 * 20 * 6
+    assert made.layers["logits"].operations == 11 * 6
+
+
+def test_bounds_that_floats_cannot_hold_leave_integer_paths(lenet: QuantizedNetwork) -> None:
+    layer = planning._jobs(lenet, 4)[1][1]
+    paths = list(planning._paths(layer, FLOAT_LIMIT, "fast"))
+    assert paths == ["int8", "int8_im2col", "int8_banded"]
+    assert len(list(planning._paths(layer, FLOAT_LIMIT - 1, "fast"))) == 9
+
+
+def test_a_plan_changes_no_bit(made: Plan, lenet: QuantizedNetwork) -> None:
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (20, 16, 16, 2)).astype(np.uint8)
+    labels = draw.integers(0, 6, 20).astype(np.int32)
+
+    def score(**options: Any) -> int:
+        problem = NetworkProblem.of(lenet, images, labels, images, labels, **options)
+        return int(jax.jit(problem.validation)(problem.space.decode(problem.space.start))[0])
+
+    slow = dataclasses.replace(
+        made,
+        layers={
+            name: dataclasses.replace(layer, path="int8_im2col" if "conv" in name else "int8")
+            for name, layer in made.layers.items()
+        },
+        rows=7,
+    )
+    assert score() == score(plan=made) == score(plan=slow, arithmetic="fast")
+
+
+def test_plans_are_kept_and_measured_again_where_asked(
+    lenet: QuantizedNetwork, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "new" / "plans.json"
+    first = plan(lenet, arithmetic="int", batch=4, cache=cache)
+    calls = []
+    monkeypatch.setattr(
+        planning, "_measured", lambda *args: calls.append(args) or dataclasses.replace(first)
+    )
+    assert plan(lenet, arithmetic="int", batch=4, cache=cache) == first
+    assert not calls
+    plan(lenet, arithmetic="int", batch=4, cache=cache, again=True)
+    plan(lenet, arithmetic="int", batch=5, cache=cache)  # another setup
+    assert len(calls) == 2
+    assert len(json.loads(cache.read_text())) == 2
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"KEY": {"layers": 3}}', '{"KEY": {}}'])
+def test_a_damaged_cache_is_measured_anew(
+    text: str, lenet: QuantizedNetwork, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "plans.json"
+    made = Plan({"only": LayerPlan("int8", 1, INT_LIMIT, 1, 1, 1e-6)}, 1, 4, "here", "int")
+    monkeypatch.setattr(planning, "_measured", lambda *args: made)
+    plan(lenet, arithmetic="int", batch=4, cache=cache)
+    (key,) = json.loads(cache.read_text())
+    cache.write_text(text.replace("KEY", key))
+    assert plan(lenet, arithmetic="int", batch=4, cache=cache) == made
+    assert list(json.loads(cache.read_text())) == [key]
+
+
+def test_a_cache_that_cannot_be_written_is_no_failure(
+    lenet: QuantizedNetwork, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    made = Plan({"only": LayerPlan("int8", 1, INT_LIMIT, 1, 1, 1e-6)}, 1, 4, "here", "int")
+    monkeypatch.setattr(planning, "_measured", lambda *args: made)
+    assert plan(lenet, arithmetic="int", batch=4, cache=tmp_path / "file" / "x.json") == made
+
+
+def test_candidates_side_by_side_are_measured_as_one_call(lenet: QuantizedNetwork) -> None:
+    job = planning._jobs(lenet, 2)[2][1]
+    run = planning._runner(job, "int8", lenet.layers["dense_0"].accumulator_bound, "int", 8)
+    assert jnp.shape(run()) == (8,)
