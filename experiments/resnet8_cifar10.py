@@ -21,6 +21,7 @@ from rich.table import Table
 from qevo.algorithms import CoevolutionConfig
 from qevo.report.table import METHODS
 from qevo.run import StageConfig, TrainConfig, train_once
+from qevo.run.session import session
 
 WEIGHTS = "weights/resnet8_cifar10/resnet8_cifar10_f32_keras_names.npz"
 
@@ -101,4 +102,6 @@ def run(config: Config, bits: str) -> dict:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    settings = tyro.cli(Config, description=__doc__)
+    with session():
+        main(settings)

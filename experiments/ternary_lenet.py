@@ -19,6 +19,7 @@ from qevo.algorithms import CoevolutionConfig
 from qevo.quantize.training import TrainingConfig
 from qevo.report.summary import summarise
 from qevo.run import StageConfig, TrainConfig, train_once
+from qevo.run.session import session
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,4 +68,6 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    settings = tyro.cli(Config, description=__doc__)
+    with session():
+        main(settings)

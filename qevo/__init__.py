@@ -9,6 +9,7 @@ import importlib.metadata
 from qevo.algorithms.coevolution import Coevolution, CoevolutionConfig
 from qevo.core.algorithm import Algorithm
 from qevo.core.evolve import Result, evolve
+from qevo.core.hosts import Hosts, connected
 from qevo.core.problem import FunctionProblem, Problem
 from qevo.core.proposal import Proposal
 from qevo.core.space import Leaf, Space
@@ -27,6 +28,7 @@ __all__ = [
     "Coevolution",
     "CoevolutionConfig",
     "FunctionProblem",
+    "Hosts",
     "Leaf",
     "NetworkProblem",
     "Problem",
@@ -36,6 +38,7 @@ __all__ = [
     "Result",
     "Space",
     "audit",
+    "connected",
     "evolve",
     "load",
     "quantize_network",

@@ -1,9 +1,10 @@
-"""The command line: `qevo train`, `qevo evaluate`, `qevo audit`."""
+"""The command line: `qevo train`, `qevo evaluate`, `qevo audit`, `qevo plan`."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import pathlib
 import sys
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from typing import Annotated, Literal
 
 import tyro
 
+from qevo.core.hosts import Hosts
 from qevo.errors import QevoError
 from qevo.run.config import TrainConfig
 from qevo.run.folder import read_config
-from qevo.run.inspect import audit_run, evaluate_file
+from qevo.run.inspect import audit_run, evaluate_file, print_plan
 from qevo.run.pipeline import train
+from qevo.run.session import session
 
 DESCRIPTION = """Evolve integer neural networks: no gradients, and in the search no floating point.
 
@@ -25,9 +28,20 @@ DESCRIPTION = """Evolve integer neural networks: no gradients, and in the search
   qevo train --name mine --resume               go on where it stopped
   qevo evaluate runs/mine/network.safetensors   the accuracy of a network file
   qevo audit runs/mine                          proof that the search holds no float
+  qevo plan runs/mine/network.safetensors       how this machine computes each layer
 
 Each command explains itself: qevo train --help
 """
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainCommand:
+    """A run, and the processes that share it."""
+
+    run: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    """The run."""
+    hosts: Hosts
+    """Several processes, on one host or more, share the search: start each with this command."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,23 +68,50 @@ class AuditConfig:
     """"fast" lists the float products that are proved exact."""
 
 
+@dataclasses.dataclass(frozen=True)
+class PlanConfig:
+    """Print which path each layer of a network takes on this machine, and what it costs.
+
+    Every path gives the same bits. A plan is measured once and kept in the user's cache folder.
+    """
+
+    file: tyro.conf.Positional[pathlib.Path]
+    """A network.safetensors."""
+    arithmetic: Literal["int", "fast"] = "fast"
+    """Integer products only, or the fastest exact ones."""
+    batch: int = 1024
+    """Images per generation."""
+    measure: bool = False
+    """Measure again."""
+
+
 Command = (
-    Annotated[TrainConfig, tyro.conf.subcommand("train")]
+    Annotated[TrainCommand, tyro.conf.subcommand("train", description=inspect.getdoc(TrainConfig))]
     | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
     | Annotated[AuditConfig, tyro.conf.subcommand("audit")]
+    | Annotated[PlanConfig, tyro.conf.subcommand("plan")]
 )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `qevo` command; exits with 2 for input that cannot work, 130 on Ctrl-C."""
     try:
-        code = _run(parse(arguments))
+        command = parse(arguments)
+        with session(command.hosts if isinstance(command, TrainCommand) else None):
+            sys.exit(_code(command))
+    except QevoError as error:
+        print(f"qevo: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _code(command: object) -> int:
+    try:
+        return _run(command)
     except (QevoError, OSError) as error:  # OSError: a full disk, a folder without permission
         print(f"qevo: {error}", file=sys.stderr)
-        code = 2
+        return 2
     except KeyboardInterrupt:
-        code = 130
-    sys.exit(code)
+        return 130
 
 
 def parse(arguments: list[str] | None) -> object:
@@ -84,19 +125,18 @@ def parse(arguments: list[str] | None) -> object:
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
     command = read()
-    if isinstance(command, TrainConfig) and command.resume and command.folder.exists():
-        known = read_config(command.folder)
-        command = read(
-            default=dataclasses.replace(
-                known, runs=command.runs, name=command.name, max_seconds=None
-            )
+    if isinstance(command, TrainCommand) and command.run.resume and command.run.folder.exists():
+        run = command.run
+        known = dataclasses.replace(
+            read_config(run.folder), runs=run.runs, name=run.name, max_seconds=None
         )
+        command = read(default=TrainCommand(known, Hosts()))
     return command
 
 
 def _run(command: object) -> int:
-    if isinstance(command, TrainConfig):
-        train(command)
+    if isinstance(command, TrainCommand):
+        train(command.run)
         return 0
     if isinstance(command, EvaluateConfig):
         evaluate_file(
@@ -104,6 +144,14 @@ def _run(command: object) -> int:
             data=command.data,
             split_seed=command.split_seed,
             arithmetic=command.arithmetic,
+        )
+        return 0
+    if isinstance(command, PlanConfig):
+        print_plan(
+            command.file,
+            arithmetic=command.arithmetic,
+            batch=command.batch,
+            measure=command.measure,
         )
         return 0
     assert isinstance(command, AuditConfig)

@@ -11,6 +11,7 @@ from qevo import cli
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+PAGES = (*DOCUMENTS, "docs/scaling.md")
 
 
 def text_of(document: str) -> str:
@@ -50,12 +51,12 @@ def test_qevo_commands_are_understood(
     monkeypatch.chdir(tmp_path)
     found = commands("README.md", "qevo")
     assert {words[0] for words in found} >= {"train", "evaluate", "audit"}
-    for words in found:
+    for words in (*found, *commands("docs/scaling.md", "qevo")):
         if "--help" not in words and len(words) > 1:
             cli.parse(words)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", PAGES)
 def test_links_and_scripts_are_there(document: str) -> None:
     text = text_of(document)
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
@@ -65,5 +66,5 @@ def test_links_and_scripts_are_there(document: str) -> None:
 
 
 def test_nothing_is_left_to_fill_in() -> None:
-    for document in (*DOCUMENTS, "CHANGELOG.md"):
+    for document in (*PAGES, "CHANGELOG.md"):
         assert not re.findall(r"@@\w+|TODO|FIXME", text_of(document)), os.fspath(document)

@@ -2,6 +2,7 @@
 
 from qevo.core.algorithm import Algorithm, rank_weights
 from qevo.core.evolve import Result, evolve
+from qevo.core.hosts import Hosts, connected
 from qevo.core.problem import FunctionProblem, Problem
 from qevo.core.proposal import Proposal
 from qevo.core.space import Leaf, Space
@@ -9,11 +10,13 @@ from qevo.core.space import Leaf, Space
 __all__ = [
     "Algorithm",
     "FunctionProblem",
+    "Hosts",
     "Leaf",
     "Problem",
     "Proposal",
     "Result",
     "Space",
+    "connected",
     "evolve",
     "rank_weights",
 ]

@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from evosax.algorithms.base import EvolutionaryAlgorithm, Params
 from flax import struct
 
+from qevo.core.evosax_base import EvolutionaryAlgorithm, Params
 from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal
 from qevo.core.space import Space

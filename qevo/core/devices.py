@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -14,7 +15,7 @@ Device: TypeAlias = Any  # a jax.Device; JAX exports it as a variable, not as a 
 
 
 def choose_devices(wanted: Sequence[Device] | int | str | None, population: int) -> list[Device]:
-    """The devices to share a population out over.
+    """The devices to share a population out over, as many of each process.
 
     Args:
       wanted: devices, how many of the default kind, or a kind ("cpu", "gpu", "tpu"). ``None`` and a
@@ -22,24 +23,50 @@ def choose_devices(wanted: Sequence[Device] | int | str | None, population: int)
       population: P.
 
     Raises:
-      QevoError: there are none of that kind, fewer than asked for, or they do not divide P.
+      QevoError: there are none of that kind, fewer than asked for, they do not divide P, or not
+        every process has the same number of them.
     """
-    if wanted is None or isinstance(wanted, str):
-        found = devices_of(wanted)
-        count = max(d for d in range(1, len(found) + 1) if population % d == 0)
-        return found[:count]
     if isinstance(wanted, int):
         found = jax.devices()
         if not 1 <= wanted <= len(found):
             raise QevoError(f"{wanted} devices asked for, {len(found)} there: {_listing()}")
-        chosen = found[:wanted]
+        each, rest = divmod(wanted, jax.process_count())
+        if rest:
+            raise QevoError(
+                f"{wanted} devices cannot be shared out evenly over {jax.process_count()} processes"
+            )
+        chosen = [device for part in _by_process(found) for device in part[:each]]
+    elif wanted is None or isinstance(wanted, str):
+        parts = _by_process(devices_of(wanted))
+        there = min(map(len, parts))
+        fits = [d for d in range(1, there + 1) if population % (d * len(parts)) == 0]
+        chosen = [device for part in parts for device in part[: max(fits, default=there)]]
     else:
         chosen = list(wanted)
     if not chosen or population % len(chosen):
         raise QevoError(
             f"a population of {population} cannot be shared out evenly over {len(chosen)} devices"
         )
+    if len({len(part) for part in _by_process(chosen)}) > 1:
+        raise QevoError("every process must give the same number of devices, got " + _listing())
     return chosen
+
+
+def own_devices(devices: Sequence[Device]) -> list[Device]:
+    """Those that belong to this process."""
+    if jax.process_count() == 1:
+        return list(devices)
+    return [device for device in devices if device.process_index == jax.process_index()]
+
+
+def _by_process(devices: Sequence[Device]) -> list[list[Device]]:
+    """The devices of each process, in its order; a process without any has an empty list."""
+    if jax.process_count() == 1:
+        return [list(devices)]
+    parts: list[list[Device]] = [[] for _ in range(jax.process_count())]
+    for device in devices:
+        parts[device.process_index].append(device)
+    return parts
 
 
 def devices_of(kind: str | None) -> list[Device]:
@@ -84,6 +111,24 @@ def free_memory(device: Device) -> int | None:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return None
+
+
+def peak_memory(devices: Sequence[Device]) -> int | None:
+    """The most bytes in use at once since the process began.
+
+    Of the fullest of ``devices`` where they count it, else of the process; ``None`` where nobody
+    says. A CPU has no memory of its own, so there it is the process's.
+    """
+    peaks = [(d.memory_stats() or {}).get("peak_bytes_in_use") for d in devices]
+    known = [peak for peak in peaks if peak is not None]
+    if known:
+        return max(known)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _listing() -> str:

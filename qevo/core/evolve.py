@@ -1,41 +1,32 @@
-"""`evolve`: run a search, on all devices, with progress, checkpoints and resume."""
+"""`evolve`: run a search, on all devices of all hosts, with progress, checkpoints and resume."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-import json
 import pathlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from qevo.core import hosts
 from qevo.core.algorithm import Algorithm
-from qevo.core.checkpoint import load_checkpoint, save_checkpoint, write_atomically
-from qevo.core.devices import Device, check_memory, choose_devices
-from qevo.core.generation import (
-    NOT_SEEN,
-    POPULATION_AXIS,
-    Carry,
-    Rules,
-    first_carry,
-    scan_generations,
-)
+from qevo.core.devices import Device, check_memory, choose_devices, own_devices, peak_memory
+from qevo.core.folder import RunFolder
+from qevo.core.generation import NOT_SEEN, Archive, Carry, Rules, first_carry
+from qevo.core.interruption import Interruption, interruptible
 from qevo.core.problem import Problem
+from qevo.core.program import compile_generations, placement
 from qevo.core.progress import ProgressReport
 from qevo.errors import QevoError
 
-CHECKPOINT = "checkpoint.safetensors"
-METRICS = "metrics.jsonl"
-
 Stopped = Literal["generations", "target", "patience", "time", "interrupted"]
+
+
+_GO_ON, _TIME_IS_UP, _INTERRUPTED = range(3)  # what a process wishes; the largest wish counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +40,10 @@ class Result:
     generations: int  # generations done, earlier sessions of a resumed run included
     evaluations: int  # candidates scored
     seconds: float  # wall time, earlier sessions included, compilation not
-    compile_seconds: float  # of this session
-    stopped: Stopped
+    compile_seconds: float  # of this session; 0 where nothing was left to do
+    compile_cached: bool  # whether the program came from JAX's persistent cache
+    peak_memory_bytes: int | None  # of the fullest device here, or of the process; so far
+    stopped: Stopped  # "interrupted" if asked to, even where the run had just come to its end
     metrics: list[dict[str, int]]  # one record per generation of this session
     carry: Carry  # the final state
 
@@ -80,15 +73,17 @@ def evolve(
 
     The result depends on the algorithm, the problem, the seed and the generations alone: the same
     bits come out on any number of devices, with any ``scan_length`` and ``candidate_chunk``, and
-    after any number of interruptions.
+    after any number of interruptions. Several processes (`qevo.core.hosts`) call it with the same
+    arguments and search together; the folder is process 0's, and any of them may end the session.
 
     Args:
       algorithm: what draws candidates and learns.
       problem: what scores them.
       seed: a seed, or a PRNG key.
       generations: how many to run in all; a finished run is extended by resuming it with more.
-      validate_every: generations between looks at the problem's validation data; what comes after
-        the last look is not accepted.
+      validate_every: generations between looks at the problem's validation data. A run that ends
+        between two looks once more, for its result alone: what follows if it is extended does not
+        depend on where it ended before.
       patience: stop after so many generations without an accepted improvement.
       target: stop once the accepted fitness is at most this.
       max_seconds: stop this session after so much wall time; resume goes on.
@@ -101,80 +96,113 @@ def evolve(
       resume: continue what is in ``folder``.
       progress: show progress on standard error.
       title: what to call the run there.
-      callback: called with each generation's record, in order.
+      callback: called with each generation's record, in order; in every process.
 
     Returns:
       The accepted solution and how the run went.
 
     Raises:
-      QevoError: the setup cannot work, does not fit into memory, or differs from the checkpoint's.
+      QevoError: the setup cannot work, does not fit into memory, or differs from the checkpoint's
+        or another process's.
     """
     _check(generations, validate_every, scan_length, candidate_chunk, patience)
     if algorithm.space.layout != problem.space.layout:
         raise QevoError("the algorithm and the problem search different spaces")
+    if resume and folder is None:
+        raise QevoError("resume needs the folder of the run")
     key = seed if isinstance(seed, jax.Array) else jax.random.key(seed)
     rules = Rules(generations, validate_every, patience, target)
-    chosen = choose_devices(devices, algorithm.population_size)
-    mesh = Mesh(np.asarray(chosen), (POPULATION_AXIS,)) if len(chosen) > 1 else None
-    place = NamedSharding(mesh, PartitionSpec()) if mesh else chosen[0]
-    fingerprint = _fingerprint(algorithm, problem, key, rules)
-    problem, key = jax.device_put((problem, key), place)
-
-    run = _Folder(pathlib.Path(folder)) if folder is not None else None
-    spent = 0.0
-    if resume:
-        if run is None:
-            raise QevoError("resume needs the folder of the run")
-        shapes = jax.eval_shape(lambda k: first_carry(algorithm, problem, k), key)
-        carry, saved = load_checkpoint(run.checkpoint, shapes, fingerprint)
-        spent = saved["seconds"]
-        run.rewind(int(carry.generation))
-    else:
-        if run:
-            run.check_unused()
-        carry = first_carry(algorithm, problem, key)
-    carry = jax.device_put(carry._replace(done=_is_done(carry, rules)), place)
-
     chunk = candidate_chunk if candidate_chunk is not None else problem.candidate_chunk
-    began = time.monotonic()
-    call = _compile(algorithm, problem, key, carry, scan_length, rules, chunk, mesh)
-    compiled = time.monotonic() - began
+    chosen = choose_devices(devices, algorithm.population_size)
+    mesh, place = placement(chosen)
+    own = own_devices(chosen)
+    fingerprint = _fingerprint(algorithm, problem, key, rules)
+    hosts.check_same(
+        fingerprint
+        | {"generations": generations, "scan_length": scan_length, "candidate_chunk": chunk}
+        | {"devices": [str(device) for device in chosen], "resume": resume}
+        | {"folder": folder is not None}
+    )
+
+    problem, key = jax.device_put((problem, key), own[0])
+    run = None
+    if folder is not None:
+        run = RunFolder(
+            pathlib.Path(folder),
+            fingerprint,
+            generations=checkpoint_generations,
+            seconds=checkpoint_seconds,
+        )
+    carry, spent = _begin(run, algorithm, problem, key, resume)
+    run = run if hosts.is_first() else None
+    carry = carry._replace(done=_is_done(carry, rules))
+    shared, shared_key, carry = hosts.replicate((problem, key, carry), place)
+    program = None
+    if not carry.done:
+        program = compile_generations(
+            algorithm,
+            shared,
+            shared_key,
+            carry,
+            length=scan_length,
+            rules=rules,
+            chunk=chunk,
+            mesh=mesh,
+            place=place,
+        )
+        check_memory(program.compiled, own[0], algorithm.population_size, chunk)
 
     metrics: list[dict[str, int]] = []
-    stopped: Stopped = "generations"
     began = time.monotonic()
-    saved_at, saved_generation = began, int(carry.generation)
     if run and not resume:
-        run.save(carry, fingerprint, spent)
+        run.save(carry, spent)
     with (
-        _interruptible() as interrupted,
-        ProgressReport(generations, int(carry.generation), title=title, enabled=progress) as show,
+        interruptible() as interruption,
+        ProgressReport(
+            generations,
+            int(carry.generation),
+            title=title,
+            enabled=progress and hosts.is_first(),
+        ) as show,
     ):
-        while not bool(carry.done):
-            carry, stacked = call(problem, key, carry)
+        while program and not carry.done:
+            carry, stacked = program.compiled(shared, shared_key, carry)
             records = _records(stacked)
             for record in records:
                 if callback:
                     callback(record)
             metrics += records
-            now, done = time.monotonic(), int(carry.generation)
+            seconds = time.monotonic() - began
             if run:
-                run.log(records)
-                due = checkpoint_generations and done - saved_generation >= checkpoint_generations
-                if due or now - saved_at >= checkpoint_seconds:
-                    run.save(carry, fingerprint, spent + now - began)
-                    saved_at, saved_generation = now, done
-            show(done, records[-1])
-            if interrupted.signal is not None:
-                stopped = "interrupted"
-                break
-            if max_seconds is not None and now - began >= max_seconds:
-                stopped = "time"
+                run.note(carry, records, spent + seconds)
+            show(int(carry.generation), records[-1])
+            if hosts.agreed(_wish(interruption, max_seconds, seconds)) != _GO_ON:
                 break
         seconds = spent + time.monotonic() - began
         if run:
-            run.save(carry, fingerprint, seconds)
-    return _result(algorithm, problem, carry, rules, seconds, compiled, stopped, metrics)
+            run.save(carry, seconds)
+        # Nobody leaves before the checkpoint is there, nor for another reason than the others.
+        interrupted = hosts.agreed(_wish(interruption)) == _INTERRUPTED
+    carry = hosts.local(carry)
+    stopped = "interrupted" if interrupted else _stopped(carry, rules)
+    archive = carry.archive
+    if not interrupted:
+        archive = _last_look(algorithm, problem, carry, rules, own[0])
+    return Result(
+        solution=problem.space.decode(archive.genes),
+        genes=archive.genes,
+        fitness=int(archive.fitness),
+        found=int(archive.generation),
+        generations=int(carry.generation),
+        evaluations=int(carry.generation) * algorithm.population_size,
+        seconds=seconds,
+        compile_seconds=program.seconds if program else 0.0,
+        compile_cached=program.cached if program else False,
+        peak_memory_bytes=peak_memory(own),
+        stopped=stopped,
+        metrics=metrics,
+        carry=carry,
+    )
 
 
 def _check(generations: int, validate_every: int, scan: int, chunk: int | None, p: Any) -> None:
@@ -208,25 +236,30 @@ def _fingerprint(
     }
 
 
-def _compile(
-    algorithm: Algorithm,
-    problem: Problem,
-    key: jax.Array,
-    carry: Carry,
-    length: int,
-    rules: Rules,
-    chunk: int | None,
-    mesh: Mesh | None,
-) -> Any:
-    def call(problem: Problem, key: jax.Array, carry: Carry) -> Any:
-        return scan_generations(
-            algorithm, problem, key, carry, length=length, rules=rules, chunk=chunk, mesh=mesh
-        )
+def _begin(
+    run: RunFolder | None, algorithm: Algorithm, problem: Problem, key: jax.Array, resume: bool
+) -> tuple[Carry, float]:
+    """The state to go on from, and the seconds that led there; process 0 reads the folder."""
+    if run and resume:
+        shapes = jax.eval_shape(lambda k: first_carry(algorithm, problem, k), key)
 
-    compiled = jax.jit(call, donate_argnums=2).lower(problem, key, carry).compile()
-    device = next(iter(carry.generation.devices()))
-    check_memory(compiled, device, algorithm.population_size, chunk)
-    return compiled
+        def read() -> tuple[list[jax.Array], float]:
+            carry, spent = run.load(shapes)
+            return jax.tree.leaves(carry), spent
+
+        leaves, spent = hosts.from_first(read)
+        return jax.tree.unflatten(jax.tree.structure(shapes), leaves), spent
+    if run:
+        hosts.from_first(run.check_unused)
+    return first_carry(algorithm, problem, key), 0.0
+
+
+def _wish(
+    interruption: Interruption, max_seconds: float | None = None, seconds: float = 0.0
+) -> int:
+    if interruption.signal is not None:
+        return _INTERRUPTED
+    return _TIME_IS_UP if max_seconds is not None and seconds >= max_seconds else _GO_ON
 
 
 def _is_done(carry: Carry, rules: Rules) -> np.ndarray:
@@ -247,99 +280,32 @@ def _records(stacked: dict[str, jax.Array]) -> list[dict[str, int]]:
     ]
 
 
-def _result(
-    algorithm: Algorithm,
-    problem: Problem,
-    carry: Carry,
-    rules: Rules,
-    seconds: float,
-    compiled: float,
-    stopped: Stopped,
-    metrics: list[dict[str, int]],
-) -> Result:
-    generation = int(carry.generation)
-    if bool(carry.done):
-        reached = rules.target is not None and int(carry.archive.fitness) <= rules.target
-        ended = "generations" if generation >= rules.generations else "patience"
-        stopped = "target" if reached else ended
-    return Result(
-        solution=problem.space.decode(carry.archive.genes),
-        genes=carry.archive.genes,
-        fitness=int(carry.archive.fitness),
-        found=int(carry.archive.generation),
-        generations=generation,
-        evaluations=generation * algorithm.population_size,
-        seconds=seconds,
-        compile_seconds=compiled,
-        stopped=stopped,
-        metrics=metrics,
-        carry=carry,
-    )
+def _stopped(carry: Carry, rules: Rules) -> Stopped:
+    """Why a run that nobody interrupted ended."""
+    if not carry.done:
+        return "time"
+    if rules.target is not None and int(carry.archive.fitness) <= rules.target:
+        return "target"
+    return "generations" if int(carry.generation) >= rules.generations else "patience"
 
 
-class _Folder:
-    """A run's checkpoint and metrics on disk."""
+def _last_look(
+    algorithm: Algorithm, problem: Problem, carry: Carry, rules: Rules, device: Device
+) -> Archive:
+    """What is accepted, with a look at validation data where the run ended between two looks.
 
-    def __init__(self, path: pathlib.Path):
-        self.path = path
-        self.checkpoint = path / CHECKPOINT
-        self.metrics = path / METRICS
-
-    def check_unused(self) -> None:
-        if self.checkpoint.exists() or self.metrics.exists():
-            raise QevoError(
-                f"{self.path} already holds a run; resume it, or choose another folder (nothing in "
-                "it was changed)"
-            )
-
-    def save(self, carry: Carry, fingerprint: dict[str, Any], seconds: float) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(self.checkpoint, carry, fingerprint, {"seconds": seconds})
-
-    def log(self, records: list[dict[str, int]]) -> None:
-        with self.metrics.open("a", encoding="utf-8") as f:
-            f.writelines(json.dumps(record) + "\n" for record in records)
-
-    def rewind(self, generation: int) -> None:
-        """Drop metrics written after the checkpoint: those generations run again."""
-        if not self.metrics.exists():
-            return
-        kept = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):  # a line cut short by a kill
-                if json.loads(line)["generation"] <= generation:
-                    kept.append(line + "\n")
-        text = "".join(kept)
-        write_atomically(self.metrics, lambda new: new.write_text(text, encoding="utf-8"))
-
-
-class _Interruption:
-    """The signal that asked the run to stop, or ``None``."""
-
-    signal: int | None = None
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[_Interruption]:
-    """Note the first Ctrl-C or SIGTERM instead of dying; a second Ctrl-C interrupts at once.
-
-    A SIGTERM is delivered again on leaving, when all is saved: whoever sent it wants an end.
+    It is for the result alone: the carry, and with it the checkpoint, does not know of it, so that
+    a run which is extended equals one that was long from the start.
     """
-    asked = _Interruption()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
+    archive = carry.archive
+    if int(carry.generation) % rules.validate_every == 0:
+        return archive
 
-    def ask(number: int, frame: Any) -> None:
-        if asked.signal is not None:
-            raise KeyboardInterrupt
-        asked.signal = number
+    def look(problem: Problem, genes: jax.Array) -> Any:
+        return problem.validation(problem.space.decode(genes))
 
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if asked.signal == signal.SIGTERM:
-            signal.raise_signal(signal.SIGTERM)
+    genes = jax.device_put(algorithm.solution(carry.state), device)
+    seen = jax.jit(look)(problem, genes)
+    if seen is None or int(seen[0]) >= int(archive.fitness):
+        return archive
+    return Archive(genes, seen[0], carry.generation)

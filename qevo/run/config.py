@@ -34,7 +34,9 @@ class TrainConfig:
     """Data set: mnist, fashion_mnist, cifar10 (under QEVO_DATA_DIR, or prepared by
     tensorflow-datasets), fashion_mnist_small (comes with qevo), an .npz file, or a folder with one
     sub-folder of images per class."""
-    architecture: Literal["lenet_300_100", "lenet_5", "resnet_8"] = "lenet_300_100"
+    architecture: Literal[
+        "lenet_300_100", "lenet_5", "resnet_8", "resnet_20", "resnet_32", "resnet_56", "vgg_16"
+    ] = "lenet_300_100"
     """Network to train and quantize."""
     bits: tuple[str, ...] = ("*=ternary",)
     """Bits of the weights by layer name: PATTERN=ternary, 2, 3, 4 or 8; the last match counts, as
@@ -50,8 +52,9 @@ class TrainConfig:
     split_seed: int = 0
     """Seed of the split into search, validation and test images."""
     teacher: pathlib.Path | None = None
-    """Float network to start from: a teacher.safetensors of another run, or MLPerf Tiny's ResNet-8
-    .npz; trained here if not given."""
+    """Float network to start from: a teacher.safetensors of another run, or the published .npz of
+    MLPerf Tiny's ResNet-8 or of a CIFAR-10 ResNet-20, -32 or -56 (torch names); trained here if not
+    given."""
     training: TrainingConfig = TrainingConfig(
         epochs=12, batch=250, learning_rate=2e-3, label_smoothing=0.05
     )
@@ -78,7 +81,8 @@ class TrainConfig:
     )
     """First stage: multipliers and biases."""
     weights: StageConfig = StageConfig(
-        1000, CoevolutionConfig(group=5000, rate=0.5, schedule=1000, margin=0.002)
+        1000,
+        CoevolutionConfig(grouping="block", group=500, rate=1.0, schedule=1000, margin=0.002),
     )
     """Second stage: weights."""
     validate_every: int = 10
@@ -92,8 +96,8 @@ class TrainConfig:
     """Kind of device; the best there is by default."""
     scan_length: int = 10
     """Generations per compiled call; changes no result."""
-    candidate_chunk: int = 1
-    """Candidates evaluated side by side; changes no result."""
+    candidate_chunk: int | None = None
+    """Candidates evaluated side by side; as measured by default. Changes no result."""
     max_seconds: float | None = None
     """Stop searching after so many seconds; --resume goes on."""
     resume: bool = False

@@ -14,19 +14,23 @@ from rich.console import Console
 from rich.markup import escape
 
 from qevo.algorithms.coevolution import Coevolution
-from qevo.core.devices import devices_of
-from qevo.core.evolve import CHECKPOINT, METRICS, Result, evolve
+from qevo.core.devices import devices_of, own_devices
+from qevo.core.evolve import Result, evolve
+from qevo.core.folder import CHECKPOINT, METRICS
+from qevo.core.hosts import from_first, is_first
 from qevo.data import Dataset, Split, load
 from qevo.errors import QevoError
 from qevo.nets.network import QuantizedNetwork
+from qevo.nets.plan import Plan, plan
 from qevo.problems.network import Genes, NetworkProblem
 from qevo.quantize.convert import float_logits
 from qevo.report.picture import draw_run
 from qevo.report.table import accuracy_table
 from qevo.run import folder as files
 from qevo.run.config import StageConfig, TrainConfig
-from qevo.run.preparation import Targets, check, prepare
+from qevo.run.preparation import Preparation, Targets, check, prepare
 from qevo.run.provenance import commit, device, versions
+from qevo.run.session import plans_file
 
 LAST = "2_weights"  # the last stage
 
@@ -54,12 +58,21 @@ def stages(config: TrainConfig) -> tuple[Stage, ...]:
 def train(config: TrainConfig) -> dict[str, Any]:
     """Run it all; returns what result.json holds.
 
+    Of several processes (`qevo.core.hosts`), all search, each on data that it loads itself. The
+    first does the rest, by its own configuration and in its own run folder.
+
     Raises:
       QevoError: bad settings or data, or a folder that holds another run.
       KeyboardInterrupt: Ctrl-C during a search, once its checkpoint is written.
     """
-    with jax.default_device(devices_of(config.device)[0] if config.device else None):
-        return _train(config)
+    config = from_first(lambda: config)
+    device = own_devices(devices_of(config.device))[0] if config.device else None
+    with jax.default_device(device):
+        data = load(config.data, seed=config.split_seed)
+        ready = from_first(lambda: _begin(config, data))
+        start = ready.networks[config.start]
+        network, searches = _search(config, data, start, ready.targets)
+        return from_first(lambda: _finish(config, data, ready, network, searches))
 
 
 def train_once(config: TrainConfig) -> dict[str, Any]:
@@ -68,20 +81,26 @@ def train_once(config: TrainConfig) -> dict[str, Any]:
     Raises:
       QevoError: as `train`, and for a folder whose run had other settings.
     """
+    config, result = from_first(lambda: _known(config))
+    return train(config) if result is None else result
+
+
+def _known(config: TrainConfig) -> tuple[TrainConfig, dict[str, Any] | None]:
+    """How to run what the folder does not hold yet, or what came out."""
     if not (config.folder / files.CONFIG).exists():
-        return train(config)
+        return config, None
     config = dataclasses.replace(config, resume=True)
     stored = files.read_json(config.folder / files.CONFIG)
     values = files.config_values(config)
     _refuse_changes(config, stored, values | {"data_sha256": stored.get("data_sha256")})
     extended = stored["weights"] != values["weights"] or stored["constants"] != values["constants"]
     if extended or not (config.folder / files.RESULT).exists():
-        return train(config)
-    return files.read_json(config.folder / files.RESULT)
+        return config, None
+    return config, files.read_json(config.folder / files.RESULT)
 
 
-def _train(config: TrainConfig) -> dict[str, Any]:
-    data = load(config.data, seed=config.split_seed)
+def _begin(config: TrainConfig, data: Dataset) -> Preparation:
+    """Claim the run folder, and make there what the search begins with."""
     check(config, data)
     _claim(config, data)
     console.print(
@@ -89,9 +108,17 @@ def _train(config: TrainConfig) -> dict[str, Any]:
         f"search, {len(data.validation):,} validation, {len(data.test):,} test images",
         soft_wrap=True,
     )
-    ready = prepare(config, data)
-    start = ready.networks[config.start]
-    network, searches = _search(config, data, start, ready.targets)
+    return prepare(config, data)
+
+
+def _finish(
+    config: TrainConfig,
+    data: Dataset,
+    ready: Preparation,
+    network: QuantizedNetwork,
+    searches: dict[str, Result],
+) -> dict[str, Any]:
+    """Evaluate, report and keep what was found."""
     accuracy = {
         "float": _accuracies(lambda x: float_logits(ready.module, ready.variables, x), data),
         **{name: _accuracies(rounded, data) for name, rounded in ready.networks.items()},
@@ -99,6 +126,7 @@ def _train(config: TrainConfig) -> dict[str, Any]:
     }
     path = config.folder / files.NETWORK
     network.save(path)
+    peaks = [r.peak_memory_bytes for r in searches.values() if r.peak_memory_bytes is not None]
     result = {
         "accuracy": accuracy,
         "bits": {layer: network.bits[layer] for layer in network.layers},
@@ -112,6 +140,8 @@ def _train(config: TrainConfig) -> dict[str, Any]:
             **{name: r.seconds for name, r in searches.items()},
             "compilation": sum(r.compile_seconds for r in searches.values()),
         },
+        "compilation_cached": all(r.compile_cached for r in searches.values()),
+        "peak_memory_bytes": max(peaks, default=None),
         "seed": config.seed,
         "versions": versions(),
         "device": device(config.device),
@@ -124,7 +154,7 @@ def _train(config: TrainConfig) -> dict[str, Any]:
         config.folder / files.PICTURE,
         accuracy=accuracy,
         metrics=metrics,
-        start=start,
+        start=ready.networks[config.start],
         network=network,
         searches={name: r.carry.state for name, r in searches.items()},
         validation_images=len(data.validation),
@@ -133,12 +163,24 @@ def _train(config: TrainConfig) -> dict[str, Any]:
     return result
 
 
+def machine_plan(config: TrainConfig, data: Dataset, network: QuantizedNetwork) -> Plan:
+    """How to compute a run's candidates here: kept from an earlier run, or measured."""
+    with console.status("measuring how each layer is fastest here"):
+        return plan(
+            network,
+            arithmetic=config.arithmetic,
+            batch=min(config.batch, len(data.search)),
+            cache=plans_file(),
+        )
+
+
 def stage_problem(
     config: TrainConfig,
     data: Dataset,
     network: QuantizedNetwork,
     targets: Targets,
     genes: tuple[Genes, ...],
+    machine: Plan,
 ) -> NetworkProblem:
     """The problem of one search stage."""
     return NetworkProblem.of(
@@ -152,7 +194,8 @@ def stage_problem(
         radius=config.radius,
         batch_size=min(config.batch, len(data.search)),
         arithmetic=config.arithmetic,
-        candidate_chunk=config.candidate_chunk,
+        plan=machine,
+        candidate_chunk=config.candidate_chunk or machine.candidate_chunk,
     )
 
 
@@ -162,10 +205,12 @@ def _search(
     """Run the stages one after the other, each from the accepted network of the one before."""
     searches: dict[str, Result] = {}
     left = config.max_seconds
+    machine = from_first(lambda: machine_plan(config, data, network))
     for index, stage in enumerate(stages(config)):
-        problem = stage_problem(config, data, network, targets, stage.genes)
+        problem = stage_problem(config, data, network, targets, stage.genes, machine)
         algorithm = Coevolution(problem.space, stage.config.search)
         folder = config.folder / stage.name
+        kept = from_first(lambda folder=folder: (folder / CHECKPOINT).exists())
         began = time.monotonic()
         searches[stage.name] = result = evolve(
             algorithm,
@@ -178,11 +223,11 @@ def _search(
             scan_length=config.scan_length,
             devices=config.device,
             folder=folder,
-            resume=config.resume and (folder / CHECKPOINT).exists(),
+            resume=config.resume and kept,
             title=" ".join(stage.genes),
         )
         network = problem.network(network, result.solution)
-        if result.stopped in ("interrupted", "time"):
+        if result.stopped in ("interrupted", "time") and is_first():
             console.print(
                 f"stopped in {stage.name} after {result.generations} generations; "
                 "--resume goes on from here"

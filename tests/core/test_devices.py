@@ -5,11 +5,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 from support import Walk, onemax
 
 from qevo.core import FunctionProblem, Space, devices, evolve
-from qevo.core.devices import check_memory, choose_devices, free_memory
+from qevo.core.devices import check_memory, choose_devices, free_memory, peak_memory
 from qevo.errors import QevoError
 
 MISSING = "gpu" if jax.default_backend() != "gpu" else "tpu"
@@ -59,6 +60,19 @@ def test_free_memory_of_a_device() -> None:
     stats = {"bytes_limit": 100, "bytes_in_use": 30}
     assert free_memory(SimpleNamespace(platform="gpu", memory_stats=lambda: stats)) == 70
     assert free_memory(SimpleNamespace(platform="gpu", memory_stats=lambda: None)) is None
+
+
+def test_peak_memory_of_the_fullest_device_or_of_the_process() -> None:
+    def device(stats: Any) -> Any:
+        return SimpleNamespace(memory_stats=lambda: stats)
+
+    two = [device({"peak_bytes_in_use": peak}) for peak in (70, 90)]
+    assert peak_memory(two) == 90
+    block = np.ones(1 << 26, np.uint8)  # 64 MiB that the process must have held
+    for silent in (device(None), device({"bytes_in_use": 5})):
+        peak = peak_memory([silent])
+        assert peak is not None
+        assert block.nbytes < peak < 1 << 40
 
 
 def test_the_error_says_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,20 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from support import Medians, Walk, onemax
+from support import Medians, Walk, onemax, walk
 
 from qevo.core import FunctionProblem, Leaf, Result, Space, evolve
 from qevo.core.generation import Rules, first_carry, scan_generations
 from qevo.errors import QevoError
 
-GENES = 24
-
-
-def walk(**settings: Any) -> Result:
-    """A short walk on OneMax: the best of the run falls by about one a generation."""
-    problem = onemax(GENES)
-    settings = {"generations": 12, "progress": False, "devices": 1} | settings
-    return evolve(Walk(problem.space), problem, 5, **settings)
+GENES = 24  # of `walk`
 
 
 def noisy(**settings: Any) -> Result:
@@ -43,6 +36,8 @@ def test_a_result_says_how_the_run_went() -> None:
     assert result.solution.dtype == result.genes.dtype == jnp.int8
     assert result.seconds > 0
     assert result.compile_seconds > 0
+    assert result.peak_memory_bytes is not None
+    assert result.peak_memory_bytes > 2**20
     assert [record["generation"] for record in result.metrics] == list(range(1, 13))
     first = min(r["generation"] for r in result.metrics if r["best"] == result.fitness)
     assert result.found == first
@@ -118,6 +113,19 @@ def test_acceptance_is_by_validation_alone() -> None:
     assert best < int(start)
 
 
+@pytest.mark.parametrize(("generations", "found"), [(6, 6), (9, 8)])
+def test_a_run_that_ends_between_two_looks_looks_once_more(generations: int, found: int) -> None:
+    result = noisy(generations=generations)
+    problem, archive = Medians.of(6), result.carry.archive
+    assert result.found == found
+    assert result.fitness == int(problem.validation(result.solution)[0])
+    latest = int(problem.validation(result.carry.state.genes)[0])
+    assert result.fitness == min(latest, int(archive.fitness))
+    # What an extended run goes on from does not know of that look.
+    assert int(archive.fitness) == result.metrics[-1]["accepted"]
+    assert int(archive.generation) % 4 == 0
+
+
 def test_a_session_ends_after_max_seconds() -> None:
     began = time.monotonic()
     result = walk(
@@ -179,6 +187,18 @@ def test_the_first_interrupt_saves_and_ends_the_run(tmp_path: pathlib.Path) -> N
     resumed = walk(folder=tmp_path, resume=True)
     np.testing.assert_array_equal(resumed.genes, walk().genes)
     assert result.metrics + resumed.metrics == walk().metrics
+
+
+def test_an_interrupt_in_the_last_call_is_one(tmp_path: pathlib.Path) -> None:
+    def press(record: dict[str, int]) -> None:
+        if record["generation"] == 12:
+            signal.raise_signal(signal.SIGINT)
+
+    result = walk(callback=press, folder=tmp_path)
+    assert (result.stopped, result.generations) == ("interrupted", 12)
+    resumed = walk(folder=tmp_path, resume=True)
+    assert (resumed.stopped, resumed.metrics) == ("generations", [])
+    np.testing.assert_array_equal(resumed.genes, walk().genes)
 
 
 def test_a_termination_signal_is_passed_on_once_all_is_saved(tmp_path: pathlib.Path) -> None:

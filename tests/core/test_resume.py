@@ -110,6 +110,7 @@ def test_extending_a_finished_run_equals_one_long_run(tmp_path: pathlib.Path) ->
     before = files(tmp_path / "parts")
     for generations in (26, 20):
         again = run("parts", generations, resume=True)
+        assert again.compile_seconds == 0  # nothing is left to compile for
         assert (again.generations, again.stopped, again.metrics) == (26, "generations", [])
         np.testing.assert_array_equal(again.genes, long.genes)
     assert files(tmp_path / "parts")["metrics.jsonl"] == before["metrics.jsonl"]

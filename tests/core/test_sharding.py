@@ -1,6 +1,5 @@
 """The same bits on one device and on many; the many are forced on the host, in a process apart."""
 
-import hashlib
 import json
 import os
 import pathlib
@@ -8,16 +7,12 @@ import subprocess
 import sys
 
 import jax
-from safetensors.numpy import load_file
-from support import noisy_search
-
-from qevo.core import Result
+from support import noisy_search, state
 
 MANY = """
 import json, pathlib, sys
 import jax
-from support import noisy_search
-from test_sharding import state
+from support import noisy_search, state
 
 assert len(jax.devices()) == 8
 folder = pathlib.Path(sys.argv[1])
@@ -36,19 +31,10 @@ print(json.dumps(found))
 """
 
 
-def state(result: Result, folder: pathlib.Path) -> dict[str, str]:
-    """Digests of everything that a run leaves behind."""
-    arrays = load_file(folder / "checkpoint.safetensors")
-    everything = {name: array.tobytes() for name, array in arrays.items()}
-    everything |= {"genes": result.genes.tobytes(), "fitness": str(result.fitness).encode()}
-    everything["metrics"] = (folder / "metrics.jsonl").read_bytes()
-    return {name: hashlib.sha256(data).hexdigest() for name, data in everything.items()}
-
-
 def test_any_devices_give_the_same_bits(tmp_path: pathlib.Path) -> None:
     here = pathlib.Path(__file__).parent
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(here.parent), str(here)]),
+        "PYTHONPATH": str(here.parent),
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
     }

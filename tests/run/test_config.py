@@ -2,11 +2,13 @@
 
 import json
 import pathlib
+import typing
 
 import pytest
 import tiny
 
 from qevo.errors import QevoError
+from qevo.nets import ARCHITECTURES
 from qevo.run import TrainConfig
 from qevo.run import folder as files
 
@@ -38,6 +40,11 @@ def test_a_run_is_named_after_what_it_does() -> None:
     named = TrainConfig(data="pictures/birds/", architecture="lenet_5", seed=3)
     assert named.folder == pathlib.Path("runs/birds-lenet_5-3")
     assert TrainConfig(name="mine", runs=pathlib.Path("x")).folder == pathlib.Path("x/mine")
+
+
+def test_every_architecture_is_a_choice() -> None:
+    kind = typing.get_type_hints(TrainConfig)["architecture"]
+    assert typing.get_args(kind) == tuple(ARCHITECTURES)
 
 
 def test_reads_back_what_was_written(tmp_path: pathlib.Path) -> None:

@@ -77,6 +77,8 @@ class TestRunFolder:
         assert result["activation_bits"] == 8
         assert result["generations"] == 30
         assert result["evaluations"] == 30 * 16
+        assert result["peak_memory_bytes"] > 2**20
+        assert result["compilation_cached"] in (False, True)
         assert result["seed"] == settings.seed
         assert (result["data"], result["architecture"]) == (settings.data, "lenet_300_100")
         assert set(result["seconds"]) == (METHODS - {"float", "evolved"}) | {
@@ -138,17 +140,21 @@ class TestSameBytes:
     def test_stopped_by_ctrl_c_and_resumed(
         self, finished: pathlib.Path, again: TrainConfig, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """Pressed as the first stage ends, which must not begin the second; and in the second."""
         show = ProgressReport.__call__
 
-        def press(self: ProgressReport, done: int, record: dict[str, int]) -> None:
-            show(self, done, record)
-            if self._title == "weights" and done == 10:
-                os.kill(os.getpid(), signal.SIGINT)
+        for resume, title in ((False, "multipliers biases"), (True, "weights")):
 
-        with monkeypatch.context() as patch:
-            patch.setattr(ProgressReport, "__call__", press)
-            with pytest.raises(KeyboardInterrupt):
-                train(again)
+            def press(self: ProgressReport, done: int, record: dict[str, int]) -> None:
+                show(self, done, record)
+                if self._title == title and done == 10:  # noqa: B023
+                    os.kill(os.getpid(), signal.SIGINT)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(ProgressReport, "__call__", press)
+                with pytest.raises(KeyboardInterrupt):
+                    train(dataclasses.replace(again, resume=resume))
+            assert (again.folder / "2_weights").exists() == resume
         assert logged(again.folder / "2_weights") == list(range(1, 11))
 
         result = train(dataclasses.replace(again, resume=True))
@@ -273,11 +279,15 @@ class TestBadSettings:
             train(dataclasses.replace(settings, runs=tmp_path, weights=StageConfig(20, search)))
         assert not list(tmp_path.iterdir())
 
-    def test_published_weights_of_another_architecture(self, settings: TrainConfig) -> None:
-        data = load(settings.data)
-        npz = dataclasses.replace(settings, teacher=pathlib.Path(settings.data))
-        with pytest.raises(QevoError, match="set --architecture resnet_8"):
+    def test_an_npz_without_published_weights(
+        self, settings: TrainConfig, tmp_path: pathlib.Path
+    ) -> None:
+        data, given = load(settings.data), pathlib.Path(settings.data)
+        npz = dataclasses.replace(settings, teacher=given, runs=tmp_path)
+        with pytest.raises(QevoError, match=r"LeNet300 has no published weights.*ResNet20"):
             check(npz, data)
+        with pytest.raises(QevoError, match=r"blobs\.npz: no published weights: an array"):
+            check(dataclasses.replace(npz, architecture="resnet_20"), data)
 
 
 class TestTeacher:
@@ -331,6 +341,19 @@ def test_a_folder_of_images_without_any_search(again: TrainConfig, tmp_path: pat
     assert network.read_bytes() == start.read_bytes()
     assert (folder / files.PICTURE).exists()
     assert not (folder / files.TARGETS).exists()
+
+
+@pytest.mark.data
+def test_published_weights_and_the_architecture() -> None:
+    """Whatever the file is called; ResNet-20 fits no other depth."""
+    folder = pathlib.Path(os.environ["QEVO_DATA_DIR"]) / "weights" / "resnet_cifar10"
+    settings = TrainConfig(
+        data="cifar10", architecture="resnet_20", teacher=folder / "resnet20_cifar10_f32.npz"
+    )
+    data = load("cifar10")
+    check(settings, data)
+    with pytest.raises(QevoError, match="npz holds ResNet20; --architecture says ResNet56"):
+        check(dataclasses.replace(settings, architecture="resnet_56"), data)
 
 
 @pytest.mark.data

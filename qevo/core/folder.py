@@ -1,0 +1,91 @@
+"""The folder of a search: its checkpoint and its metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pathlib
+from typing import Any
+
+from qevo.core.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from qevo.core.generation import Carry
+from qevo.errors import QevoError
+
+CHECKPOINT = "checkpoint.safetensors"
+METRICS = "metrics.jsonl"
+
+
+class RunFolder:
+    """A search's checkpoint and metrics on disk.
+
+    Args:
+      path: the folder; made with the first checkpoint.
+      fingerprint: what a resumed run must share; plain JSON values.
+      generations, seconds: how often `note` writes a checkpoint; whichever comes first.
+    """
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        fingerprint: dict[str, Any],
+        *,
+        generations: int | None,
+        seconds: float,
+    ):
+        self.path = path
+        self.checkpoint = path / CHECKPOINT
+        self.metrics = path / METRICS
+        self.fingerprint = fingerprint
+        self._every = generations, seconds
+        self._saved = 0, 0.0  # generation and seconds of the last checkpoint
+
+    def check_unused(self) -> None:
+        """Refuse to write over another run.
+
+        Raises:
+          QevoError: there is one.
+        """
+        if self.checkpoint.exists() or self.metrics.exists():
+            raise QevoError(
+                f"{self.path} already holds a run; resume it, or choose another folder (nothing in "
+                "it was changed)"
+            )
+
+    def load(self, shapes: Carry) -> tuple[Carry, float]:
+        """Where the last session stopped, and the seconds spent until then; drops later metrics.
+
+        Raises:
+          QevoError: as `load_checkpoint`.
+        """
+        carry, progress = load_checkpoint(self.checkpoint, shapes, self.fingerprint)
+        self._saved = int(carry.generation), progress["seconds"]
+        self._rewind(int(carry.generation))
+        return carry, progress["seconds"]
+
+    def save(self, carry: Carry, seconds: float) -> None:
+        """Write the checkpoint, with the seconds that the run has taken."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(self.checkpoint, carry, self.fingerprint, {"seconds": seconds})
+        self._saved = int(carry.generation), seconds
+
+    def note(self, carry: Carry, records: list[dict[str, int]], seconds: float) -> None:
+        """Append one line a generation to the metrics; write the checkpoint where it is due."""
+        with self.metrics.open("a", encoding="utf-8") as f:
+            f.writelines(json.dumps(record) + "\n" for record in records)
+        every_generations, every_seconds = self._every
+        generation, saved_at = self._saved
+        due = every_generations and int(carry.generation) - generation >= every_generations
+        if due or seconds - saved_at >= every_seconds:
+            self.save(carry, seconds)
+
+    def _rewind(self, generation: int) -> None:
+        """Drop metrics written after the checkpoint: those generations run again."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):  # a line cut short by a kill
+                if json.loads(line)["generation"] <= generation:
+                    kept.append(line + "\n")
+        text = "".join(kept)
+        write_atomically(self.metrics, lambda new: new.write_text(text, encoding="utf-8"))

@@ -1,0 +1,70 @@
+"""The compiled call of a run: some generations at once, and what it took to compile them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+
+from qevo.core.algorithm import Algorithm
+from qevo.core.devices import Device
+from qevo.core.generation import POPULATION_AXIS, Carry, Rules, scan_generations
+from qevo.core.problem import Problem
+
+_CACHE_HIT = "/jax/compilation_cache/cache_hits"
+
+
+class Program(NamedTuple):
+    """``compiled(problem, key, carry)`` gives the new carry, whose old buffers it takes over, and
+    metrics."""
+
+    compiled: Any
+    seconds: float  # spent on tracing and compiling
+    cached: bool  # whether the executable came from JAX's persistent cache
+
+
+def placement(devices: list[Device]) -> tuple[Mesh | None, Sharding]:
+    """The mesh that candidates are shared out over, if any, and where all else lies: whole on
+    every device."""
+    if len(devices) == 1:
+        return None, SingleDeviceSharding(devices[0])
+    mesh = Mesh(np.asarray(devices), (POPULATION_AXIS,))
+    return mesh, NamedSharding(mesh, PartitionSpec())
+
+
+def compile_generations(
+    algorithm: Algorithm,
+    problem: Problem,
+    key: jax.Array,
+    carry: Carry,
+    *,
+    length: int,
+    rules: Rules,
+    chunk: int | None,
+    mesh: Mesh | None,
+    place: Sharding,
+) -> Program:
+    """Compile ``length`` generations for arguments that lie at ``place``."""
+
+    def call(problem: Problem, key: jax.Array, carry: Carry) -> Any:
+        return scan_generations(
+            algorithm, problem, key, carry, length=length, rules=rules, chunk=chunk, mesh=mesh
+        )
+
+    hits: list[str] = []
+
+    def note(event: str, **_: Any) -> None:
+        if event == _CACHE_HIT:
+            hits.append(event)
+
+    began = time.monotonic()
+    jax.monitoring.register_event_listener(note)
+    try:
+        traced = jax.jit(call, donate_argnums=2, out_shardings=place).lower(problem, key, carry)
+        compiled = traced.compile()
+    finally:
+        jax.monitoring.unregister_event_listener(note)
+    return Program(compiled, time.monotonic() - began, bool(hits))

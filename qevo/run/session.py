@@ -1,0 +1,46 @@
+"""What a command sets up for its whole process: compiled programs that are kept, other hosts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+
+import jax
+
+from qevo.core.hosts import Hosts, connected
+
+
+@contextlib.contextmanager
+def session(hosts: Hosts | None = None) -> Iterator[None]:
+    """Set up the process of a command or a script; to be entered before anything uses JAX.
+
+    Compiled programs are kept in the user's cache folder, or where JAX_COMPILATION_CACHE_DIR says;
+    importing qevo changes no such setting.
+
+    Raises:
+      QevoError: as `connected`.
+    """
+    folder = cache_folder()
+    if folder and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(folder / "jax"))
+    with connected(hosts or Hosts()):
+        yield
+
+
+def cache_folder() -> pathlib.Path | None:
+    """Where qevo keeps what it can make again: below XDG_CACHE_HOME, else ~/.cache."""
+    given = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if given.is_absolute():  # the XDG specification has relative ones ignored
+        return given / "qevo"
+    try:
+        return pathlib.Path.home() / ".cache" / "qevo"
+    except RuntimeError:  # a user without a home
+        return None
+
+
+def plans_file() -> pathlib.Path | None:
+    """Where plans (`qevo.nets.plan`) are kept."""
+    folder = cache_folder()
+    return folder and folder / "plans.json"

@@ -1,0 +1,59 @@
+"""What a command sets up: a cache of compiled programs, and nothing on import."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+import support
+
+from qevo.run.session import cache_folder, session
+
+TWICE = """
+import json
+import jax
+from support import walk
+from qevo.run.session import session
+
+before = jax.config.jax_compilation_cache_dir
+with session():
+    results = [walk() for _ in range(2)]
+print(json.dumps([before, *(result.compile_cached for result in results)]))
+"""
+
+
+def test_a_program_is_compiled_once(tmp_path: pathlib.Path) -> None:
+    environment = os.environ | {
+        "PYTHONPATH": str(pathlib.Path(support.__file__).parent),
+        "XDG_CACHE_HOME": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    del environment["JAX_COMPILATION_CACHE_DIR"]
+    command = [sys.executable, "-W", "error", "-c", TWICE]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [None, False, True]
+    assert list((tmp_path / "qevo" / "jax").iterdir())
+
+
+def test_the_users_own_cache_folder_counts(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", before or "")
+    with session():
+        assert jax.config.jax_compilation_cache_dir == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_default_cache_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert cache_folder() == tmp_path / "cache" / "qevo"
+    for unset in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", unset)
+        assert cache_folder() == tmp_path / "home" / ".cache" / "qevo"

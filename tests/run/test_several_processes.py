@@ -1,0 +1,68 @@
+"""`qevo train` in two processes that share no folder: one run, in the first one's."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import tiny
+
+from qevo.run import TrainConfig
+from qevo.run import folder as files
+
+
+def run_two(first: list[str], second: list[str]) -> list[subprocess.CompletedProcess[str]]:
+    """Both commands at once."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    hosts = ("--hosts.coordinator", address, "--hosts.processes", "2", "--hosts.heartbeat", "20")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "qevo", "train", *words, *hosts, "--hosts.process", str(index)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index, words in enumerate((first, second))
+    ]
+    said = [process.communicate(timeout=300) for process in processes]
+    return [
+        subprocess.CompletedProcess((), process.returncode, *texts)
+        for process, texts in zip(processes, said, strict=True)
+    ]
+
+
+@pytest.mark.slow
+def test_two_processes_leave_the_same_network(
+    finished: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    settings = files.read_config(finished)
+    teacher = finished / files.TEACHER
+
+    def words(runs: str, **changes: object) -> list[str]:
+        here: TrainConfig = replace(settings, runs=tmp_path / runs, teacher=teacher, **changes)
+        return tiny.words(here)
+
+    begun = run_two(words("first"), words("second"))
+    assert [done.returncode for done in begun] == [0, 0], begun
+    folder = tmp_path / "first" / settings.name
+    assert not (tmp_path / "second").exists()
+    assert "evolved" in begun[0].stdout
+    assert "evolved" not in begun[1].stdout
+    assert "weights" not in begun[1].stderr
+    for name in (files.NETWORK, "1_constants/metrics.jsonl", "2_weights/metrics.jsonl"):
+        assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
+
+    before = tiny.contents(folder)
+    again = run_two(words("first"), words("second"))
+    assert [done.returncode for done in again] == [2, 2]
+    assert "already holds a run" in again[0].stderr
+    assert "process 0: " in again[1].stderr
+    assert "already holds a run" in again[1].stderr
+    assert tiny.contents(folder) == before
