@@ -32,8 +32,14 @@ class Config:
     """Data set, as for `qevo train`."""
     seeds: tuple[int, ...] = (10, 11, 12, 13, 14)
     """One run each; the settings below were found on teachers 0 and 1."""
+    constants: int = 200
+    """Generations over multipliers and biases."""
     generations: int = 2000
     """Generations over the weights."""
+    population: int = 64
+    """Candidates per generation."""
+    batch: int = 1024
+    """Images per candidate."""
     runs: pathlib.Path = pathlib.Path("runs")
     """Where run folders lie; a finished run is not repeated."""
     results: pathlib.Path = pathlib.Path("results")
@@ -42,32 +48,47 @@ class Config:
 
 def main(config: Config) -> None:
     """Run what is not there yet, then gather."""
-    records = []
-    for seed in config.seeds:
-        run = TrainConfig(
-            data=config.data,
-            architecture=config.architecture,
-            name=f"ternary-{config.data}-{config.architecture}-{seed}",
-            runs=config.runs,
-            seed=seed,
-            training=TrainingConfig(epochs=20, batch=250, learning_rate=2e-3, label_smoothing=0.05),
-            weights=StageConfig(
-                config.generations,
-                CoevolutionConfig(group=5000, rate=0.5, schedule=config.generations, margin=0.002),
-            ),
-            validate_every=20,
-        )
-        records.append(train_once(run))
+    records = [train_once(settings(config, seed)) for seed in config.seeds]
     name = f"ternary_{config.architecture}_{config.data}"
+    options = (
+        f"--{option} {getattr(config, option)}"
+        for option in ("architecture", "data", "constants", "generations", "population", "batch")
+    )
     command = (
-        f"python experiments/ternary_lenet.py --architecture {config.architecture} "
-        f"--data {config.data} --seeds {' '.join(map(str, config.seeds))} "
-        f"--generations {config.generations}"
+        f"python experiments/ternary_lenet.py --seeds {' '.join(map(str, config.seeds))} "
+        + " ".join(options)
     )
     summarise(config.results / f"{name}.json", records, command=command)
 
 
+def settings(config: Config, seed: int) -> TrainConfig:
+    """The run of one seed."""
+    search = CoevolutionConfig(population=config.population, rate=1.0)
+    return TrainConfig(
+        data=config.data,
+        architecture=config.architecture,
+        name=f"ternary-{config.data}-{config.architecture}-{seed}",
+        runs=config.runs,
+        seed=seed,
+        training=TrainingConfig(epochs=20, batch=250, learning_rate=2e-3, label_smoothing=0.05),
+        batch=config.batch,
+        constants=StageConfig(
+            config.constants,
+            dataclasses.replace(
+                search, group=4096, radius=2, spread=0.7, margin=0.01, schedule=config.constants
+            ),
+        ),
+        weights=StageConfig(
+            config.generations,
+            dataclasses.replace(
+                search, grouping="block", group=500, margin=0.002, schedule=config.generations
+            ),
+        ),
+        validate_every=20,
+    )
+
+
 if __name__ == "__main__":
-    settings = tyro.cli(Config, description=__doc__)
+    chosen = tyro.cli(Config, description=__doc__)
     with session():
-        main(settings)
+        main(chosen)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qevo.algorithms import Coevolution, CoevolutionConfig, CoevolutionState
-from qevo.core import Leaf, Proposal, Space
+from qevo.core import Leaf, Proposal, Space, blocks
 from qevo.core.random import TABLE_TOTAL
 from qevo.errors import QevoError
 
@@ -26,7 +26,7 @@ def mixed_space() -> Space:
             "c": Leaf((4,), 120, 127, [127, 120, 121, 126]),
             "d": Leaf((3,), 5, 5, 5),
         }
-    )
+    ).with_blocks([(["a"], 7), (["d"], None), (["b", "c"], None)])
 
 
 def settings(**changes: Any) -> CoevolutionConfig:
@@ -40,7 +40,7 @@ def settings(**changes: Any) -> CoevolutionConfig:
     [
         settings(rate=16.0, grouping="entropy"),
         settings(rate=2.0, grouping="top_k", radius=2, subgroups=2),
-        settings(rate=4.0, grouping="layer", subgroups=2, schedule=10, final_rate=0.0),
+        settings(rate=4.0, grouping="block", subgroups=2, schedule=10, final_rate=0.0),
         settings(grouping="random", radius=15, subgroups=4, antithetic=False, margin=0.001),
     ],
     ids=lambda config: f"{config.grouping}{config.radius}",
@@ -115,16 +115,21 @@ def test_the_centre_keeps_its_lead_when_its_window_uncovers_a_level() -> None:
 
 
 class Draws:
-    """Positions int32 ``[draws, S, G]`` of an algorithm's proposals under different keys."""
+    """Proposals of an algorithm under different keys, and their positions ``[draws, S, G]``."""
 
     def __init__(self, algorithm: Coevolution, draws: int):
         self.keys = jax.random.split(jax.random.key(7), draws)
-        self.draw = jax.jit(
-            jax.vmap(lambda key, state: algorithm.propose(key, state)[0].positions, (0, None))
-        )
+
+        def draw(key: jax.Array, state: CoevolutionState) -> Proposal:
+            return algorithm.propose(key, state)[0]._replace(values=jnp.zeros((), jnp.int8))
+
+        self.draw = jax.jit(jax.vmap(draw, (0, None)))
+
+    def proposals(self, state: CoevolutionState) -> Proposal:
+        return jax.tree.map(np.asarray, self.draw(self.keys, state))
 
     def __call__(self, state: CoevolutionState) -> np.ndarray:
-        return np.asarray(self.draw(self.keys, state))
+        return np.asarray(self.proposals(state).positions)
 
 
 def uncertain(algorithm: Coevolution, uncertainty: Any) -> CoevolutionState:
@@ -150,25 +155,98 @@ def test_top_k_draws_the_least_confident_only() -> None:
         assert sorted(np.ravel(drawn).tolist()) == [*np.flatnonzero(few).tolist(), *[40] * 6]
 
 
-def test_layers_take_turns() -> None:
-    space = Space.of(
-        {
-            "a": Leaf((20,), 0, 1),
-            "b": Leaf((3,), 0, 1),
-            "c": Leaf((15,), 0, [0, 1, 1] * 5),
-            "d": Leaf((2,), 0, 0),  # nothing to search: it gets no turn
-        }
-    )
-    algorithm = Coevolution(space, settings(grouping="layer", group=8))
-    start = algorithm.start(jax.random.key(0))
-    layers = [set(range(20)), {20, 21, 22}, set(range(23, 38)) - set(range(23, 38, 3))]
-    draws = Draws(algorithm, 30)
-    for generation in range(6):
-        drawn = draws(start.replace(generation=jnp.int32(generation)))
-        layer = layers[generation % 3]
-        assert set(np.ravel(drawn).tolist()) - {40} == layer
-        if len(layer) == 3:
-            assert np.all(np.sum(drawn < 40, axis=(1, 2)) == 3)
+def block_space() -> Space:
+    """Blocks with and without runs of channels; one that cannot move, and one run that cannot."""
+    channels = np.arange(4) // 2  # the first two are fixed
+    leaves = {
+        "a": Leaf((2, 3, 7), -1, 1),
+        "b": Leaf((7,), -2, 2, base=9, step=3, dtype=np.int32),
+        "c": Leaf((15,), 0, [0, 1, 1] * 5),
+        "d": Leaf((5, 2), 3, 3, 3),
+        "e": Leaf((4,), -3, 3),
+        "f": Leaf((3, 4), 0, channels),
+    }
+    runs = [(["e", "c"], None), (["a", "b"], 3), (["d"], None), (["f"], 2)]
+    return Space.of(leaves).with_blocks(runs)
+
+
+PLACES = [(0, 0), (1, 0), (1, 3), (1, 4), (3, 2)]  # block and first channel, where genes can move
+
+
+def genes_of(space: Space, place: tuple[int, int]) -> np.ndarray:
+    """The positions of the genes at a place, in their order there."""
+    block, channel = space.blocks[place[0]], place[1]
+    parts = []
+    for index in block.leaves:
+        leaf = space.layout[index]
+        part = np.arange(leaf.offset, leaf.offset + leaf.size).reshape(leaf.shape)
+        if block.channels is not None:
+            part = part[..., channel : channel + block.channels]
+        parts.append(part.ravel())
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize(("group", "subgroups"), [(4, 1), (3, 2), (30, 1)])
+def test_a_generation_stays_within_one_place(group: int, subgroups: int) -> None:
+    space = block_space()
+    config = settings(grouping="block", group=group, subgroups=subgroups)
+    algorithm = Coevolution(space, config)
+    draws = Draws(algorithm, 400)
+    drawn = draws.proposals(algorithm.start(jax.random.key(0)))
+    assert drawn.place is not None
+    assert drawn.within is not None
+    assert drawn.positions.shape == drawn.within.shape == (400, subgroups, group)
+    places = list(zip(*drawn.place, strict=True))
+    assert set(places) == set(PLACES)
+    movable = np.flatnonzero(space.low < space.high)
+    for place, positions, within in zip(places, drawn.positions, drawn.within, strict=True):
+        here = genes_of(space, place)
+        # Places that are no gene of the block are padding, and so are their positions.
+        np.testing.assert_array_equal(positions, np.append(here, space.size)[within])
+        block, channel = space.blocks[place[0]], jnp.int32(place[1])
+        if (place, group) == ((1, 4), 4):
+            again = blocks.positions_at(space, block, channel, jnp.asarray(within))
+            np.testing.assert_array_equal(again, positions)
+        found = positions[positions < space.size]
+        assert len(set(found.tolist())) == found.size > 0
+        assert set(found.tolist()) <= set(here.tolist()) & set(movable.tolist())
+        if group == 30 and place[0] == 3:
+            assert found.size <= 6  # more are wanted than there are
+            assert np.sum(within == len(here)) == 30 - found.size
+
+
+def test_places_are_drawn_in_proportion_to_their_uncertainty() -> None:
+    space, draws = block_space(), 20_000
+    algorithm = Coevolution(space, settings(grouping="block", group=2))
+    sample = Draws(algorithm, draws)
+    some = np.random.RandomState(0).randint(0, 4, space.size) * 900
+    fixed = np.asarray(space.low == space.high)
+    only_one = np.where(np.isin(np.arange(space.size), genes_of(space, (1, 4))[2::3]), 5, 0)
+    for uncertainty in (np.where(fixed, 0, some), only_one):
+        drawn = sample.proposals(uncertain(algorithm, uncertainty))
+        assert drawn.place is not None
+        seen = np.bincount(drawn.place.block * 10 + drawn.place.channel, minlength=40)
+        places = [(0, 0), (1, 0), (1, 3), (1, 4), (2, 0), (3, 0), (3, 2)]
+        weights = uncertainty + (uncertainty > 0)
+        mass = np.array([weights[genes_of(space, place)].sum() for place in places])
+        share = mass / mass.sum()
+        found = seen[[block * 10 + channel for block, channel in places]] / draws
+        assert found.sum() == 1
+        assert np.all(np.abs(found - share) <= 5 * np.sqrt(share / draws))
+        assert np.all(found[mass == 0] == 0)
+        # Every gene that can move is drawn, those of the last channels too.
+        reached = set(np.unique(drawn.positions).tolist()) - {space.size}
+        assert reached == set(np.flatnonzero(uncertainty).tolist())
+
+
+def test_where_nothing_is_uncertain_nothing_is_drawn() -> None:
+    space = block_space()
+    algorithm = Coevolution(space, settings(grouping="block", group=2))
+    state = uncertain(algorithm, np.zeros(space.size))
+    proposal, _ = jax.jit(algorithm.propose)(jax.random.key(0), state)
+    np.testing.assert_array_equal(proposal.positions, [[space.size] * 2])
+    candidates = proposal.apply(state.centre)
+    np.testing.assert_array_equal(candidates, np.tile(space.start, (16, 1)))
 
 
 @pytest.mark.parametrize("grouping", ["random", "entropy"])
