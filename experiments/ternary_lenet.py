@@ -1,6 +1,6 @@
 """Ternary LeNet on Fashion-MNIST, all layers, 8-bit activations: five seeds against the baselines.
 
-    QEVO_DATA_DIR=... python experiments/ternary_lenet.py [--architecture lenet_5] [--seeds 10 11 12]
+    QEVO_DATA_DIR=... python experiments/ternary_lenet.py [--architecture lenet_5] [--seeds 10 11]
 
 Every seed trains its own float teacher, rounds it in three ways and evolves the layer-wise fit, as
 `qevo train` does; each leaves a run folder. Prints a table of mean and standard deviation over the
