@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow bench lint clean
+.PHONY: demo test test-slow bench bench-engine lint clean
 
 demo: .venv/installed ## evolve a ternary network on images that come with qevo: runs/demo/
 	$(BIN)/qevo train --name demo $(DEMO)
@@ -19,6 +19,9 @@ test-slow: .venv/installed-dev ## the slow tests, and those for a GPU or TPU whe
 bench: .venv/installed-dev ## where the time goes, and the share of pure inference
 	$(BIN)/python benchmarks/paths.py --output results/paths.json
 	$(BIN)/python benchmarks/generation.py --output results/generation.json
+
+bench-engine: .venv/installed-bench ## the population engine against pure inference and its peers
+	$(BIN)/python benchmarks/engine.py --output results/bench_engine.json
 
 lint: .venv/installed-dev ## style, types, and the direction of imports
 	$(BIN)/ruff check .
@@ -40,4 +43,8 @@ clean: ## remove the environment
 
 .venv/installed-dev: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@ .venv/installed
+
+.venv/installed-bench: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	touch $@ .venv/installed

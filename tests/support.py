@@ -38,7 +38,7 @@ def quadratic() -> FunctionProblem:
             "bias": Leaf((8,), -8, 8, base=np.arange(8) * 1000, step=7, dtype=np.int32),
             "scale": Leaf((3,), -5, 6, [0, 4, 6], base=1 << 20, step=[1, 64, 4096], dtype=np.int32),
         }
-    )
+    ).with_blocks([(["weights"], 4), (["scale", "bias"], None)])
     hidden = draw.randint(space.low, np.asarray(space.high, np.int32) + 1).astype(np.int8)
 
     def distance(solution: Any) -> jax.Array:
@@ -58,6 +58,7 @@ class Medians(Problem):
     space: Space
     measured: jax.Array  # int32 [n, N]
     held_out: jax.Array  # int32 [m, N]
+    batch_chunk: int | None = struct.field(pytree_node=False, default=None)
 
     @classmethod
     def of(cls, genes: int = 48) -> Medians:
@@ -132,9 +133,10 @@ def noisy_search(
     callback: Callable[[dict[str, int]], None] | None = None,
     resume: bool = False,
     devices: Any = 1,
+    batch_devices: int = 1,
 ) -> Result:
     """Coevolution with subgroups on `Medians`, checkpointed after every call."""
-    problem = Medians.of()
+    problem = Medians.of().replace(batch_chunk=5 if batch_devices > 1 else None)
     config = CoevolutionConfig(
         population=32, group=10, subgroups=2, spread=0.2, rate=4.0, schedule=60
     )
@@ -146,6 +148,7 @@ def noisy_search(
         validate_every=4,
         scan_length=3,
         devices=devices,
+        batch_devices=batch_devices,
         folder=folder,
         checkpoint_generations=1,
         resume=resume,

@@ -61,6 +61,7 @@ def evolve(
     scan_length: int = 10,
     candidate_chunk: int | None = None,
     devices: Sequence[Device] | int | str | None = None,
+    batch_devices: int = 1,
     folder: str | pathlib.Path | None = None,
     checkpoint_generations: int | None = None,
     checkpoint_seconds: float = 30.0,
@@ -91,6 +92,9 @@ def evolve(
       candidate_chunk: candidates in memory at once; the problem's own choice by default.
       devices: how many, which, or of what kind ("cpu", "gpu", "tpu"); all of the default kind where
         their number divides the population.
+      batch_devices: how many of them share the rows of each candidate's batch, for a population
+        smaller than the number of devices or a batch too large for one; by default each has whole
+        candidates.
       folder: where to keep the checkpoint and one JSON line of metrics per generation.
       checkpoint_generations, checkpoint_seconds: how often to checkpoint; whichever comes first.
       resume: continue what is in ``folder``.
@@ -113,8 +117,9 @@ def evolve(
     key = seed if isinstance(seed, jax.Array) else jax.random.key(seed)
     rules = Rules(generations, validate_every, patience, target)
     chunk = candidate_chunk if candidate_chunk is not None else problem.candidate_chunk
-    chosen = choose_devices(devices, algorithm.population_size)
-    mesh, place = placement(chosen)
+    chosen = choose_devices(devices, algorithm.population_size * max(batch_devices, 1))
+    _check_batch(problem, key, len(chosen), batch_devices)
+    mesh, place = placement(chosen, batch_devices)
     own = own_devices(chosen)
     fingerprint = _fingerprint(algorithm, problem, key, rules)
     hosts.check_same(
@@ -153,6 +158,7 @@ def evolve(
         check_memory(program.compiled, own[0], algorithm.population_size, chunk)
 
     metrics: list[dict[str, int]] = []
+    hosts.agreed(_GO_ON)  # the search begins when all have compiled
     began = time.monotonic()
     if run and not resume:
         run.save(carry, spent)
@@ -215,6 +221,22 @@ def _check(generations: int, validate_every: int, scan: int, chunk: int | None, 
     ):
         if value is not None and value < 1:
             raise QevoError(f"{name} must be at least 1, got {value}")
+
+
+def _check_batch(problem: Problem, key: jax.Array, devices: int, batch_devices: int) -> None:
+    if batch_devices == 1:
+        return
+    if batch_devices < 1 or devices % batch_devices:
+        raise QevoError(f"{devices} devices cannot be in groups of {batch_devices} batch_devices")
+    rows = {a.shape[:1] for a in jax.tree.leaves(jax.eval_shape(problem.batch, key))}
+    if problem.batch_chunk is None or len(rows) != 1 or rows == {()}:
+        raise QevoError(
+            f"{type(problem).__name__}'s fitness is no sum over rows of its batch (batch_chunk is "
+            "not set), so devices cannot share a batch"
+        )
+    ((count,),) = rows
+    if count % batch_devices:
+        raise QevoError(f"{batch_devices} devices cannot share {count} rows of a batch evenly")
 
 
 def _fingerprint(

@@ -14,6 +14,7 @@ from qevo.core.problem import Metrics, Problem, int32_scalar
 from qevo.core.proposal import Proposal, Share, edit
 
 POPULATION_AXIS = "population"
+BATCH_AXIS = "batch"
 NOT_SEEN = -(2**31)  # a metric of a generation that did not look at validation data
 
 
@@ -143,21 +144,27 @@ def _scores(
     chunk: int | None,
     mesh: Mesh | None,
 ) -> jax.Array:
-    """Fitness int32 ``[P]``, candidates shared out over the mesh; only scores travel back."""
+    """Fitness int32 ``[P]``; candidates, and rows of the batch, are shared out over the mesh.
+
+    Only scores travel back: sums over the rows, then one for each candidate.
+    """
     share = proposal.share
     if mesh is None:
         return problem.scores(context, share, batch, chunk=chunk)
     whole, split = PartitionSpec(), PartitionSpec(POPULATION_AXIS)
     shares: Any = (whole, whole, split, split)
+    rows = PartitionSpec(BATCH_AXIS) if mesh.shape[BATCH_AXIS] > 1 else whole
 
     def score(problem: Any, context: Any, share: Share, batch: Any) -> Any:
         local = problem.scores(context, share, batch, chunk=chunk)
+        if mesh.shape[BATCH_AXIS] > 1:
+            local = jax.lax.psum(local, BATCH_AXIS)
         return jax.lax.all_gather(local, POPULATION_AXIS, tiled=True)
 
     return jax.shard_map(
         score,
         mesh=mesh,
-        in_specs=(whole, whole, Share(*shares), whole),
+        in_specs=(whole, whole, Share(*shares), rows),
         out_specs=whole,
         check_vma=False,
     )(problem, context, share, batch)

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDev
 
 from qevo.core.algorithm import Algorithm
 from qevo.core.devices import Device
-from qevo.core.generation import POPULATION_AXIS, Carry, Rules, scan_generations
+from qevo.core.generation import BATCH_AXIS, POPULATION_AXIS, Carry, Rules, scan_generations
 from qevo.core.problem import Problem
 
 _CACHE_HIT = "/jax/compilation_cache/cache_hits"
@@ -26,12 +26,18 @@ class Program(NamedTuple):
     cached: bool  # whether the executable came from JAX's persistent cache
 
 
-def placement(devices: list[Device]) -> tuple[Mesh | None, Sharding]:
-    """The mesh that candidates are shared out over, if any, and where all else lies: whole on
-    every device."""
+def placement(devices: list[Device], batch_devices: int = 1) -> tuple[Mesh | None, Sharding]:
+    """The mesh that work is shared out over, if any, and where all else lies: whole on every
+    device.
+
+    Args:
+      devices: in the order of their processes.
+      batch_devices: how many neighbours share each candidate's batch; it divides their number.
+    """
     if len(devices) == 1:
         return None, SingleDeviceSharding(devices[0])
-    mesh = Mesh(np.asarray(devices), (POPULATION_AXIS,))
+    grid = np.asarray(devices).reshape(-1, batch_devices)
+    mesh = Mesh(grid, (POPULATION_AXIS, BATCH_AXIS))
     return mesh, NamedSharding(mesh, PartitionSpec())
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import QUICK
 
 from qevo.algorithms import Coevolution, CoevolutionConfig, CoevolutionState
 from qevo.core import Leaf, Proposal, Space, blocks
@@ -105,7 +106,10 @@ def test_the_centre_keeps_its_lead_when_its_window_uncovers_a_level() -> None:
     tables = jnp.array([[8193, 8191, 0], [0, 8191, 8193]], jnp.int16)
     proposal = Proposal(jnp.array([[0, 1]], jnp.int32), jnp.array([[9, 0]] * 2, jnp.int8))
     state, metrics = jax.jit(algorithm.update)(
-        jax.random.key(1), proposal, jnp.zeros(2, jnp.int32), state.replace(tables=tables)
+        jax.random.key(1),
+        proposal,
+        jnp.zeros(2, jnp.int32),
+        dataclasses.replace(state, tables=tables),
     )
     np.testing.assert_array_equal(state.centre, [8, 1])
     margin = algorithm.margin
@@ -123,7 +127,7 @@ class Draws:
         def draw(key: jax.Array, state: CoevolutionState) -> Proposal:
             return algorithm.propose(key, state)[0]._replace(values=jnp.zeros((), jnp.int8))
 
-        self.draw = jax.jit(jax.vmap(draw, (0, None)))
+        self.draw = jax.jit(jax.vmap(draw, (0, None)), compiler_options=QUICK)
 
     def proposals(self, state: CoevolutionState) -> Proposal:
         return jax.tree.map(np.asarray, self.draw(self.keys, state))
@@ -134,7 +138,7 @@ class Draws:
 
 def uncertain(algorithm: Coevolution, uncertainty: Any) -> CoevolutionState:
     state = algorithm.start(jax.random.key(0))
-    return state.replace(uncertainty=jnp.asarray(uncertainty, jnp.int16))
+    return dataclasses.replace(state, uncertainty=jnp.asarray(uncertainty, jnp.int16))
 
 
 def test_top_k_draws_the_least_confident_only() -> None:
@@ -186,7 +190,7 @@ def genes_of(space: Space, place: tuple[int, int]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-@pytest.mark.parametrize(("group", "subgroups"), [(4, 1), (3, 2), (30, 1)])
+@pytest.mark.parametrize(("group", "subgroups"), [(3, 2), (30, 1)])
 def test_a_generation_stays_within_one_place(group: int, subgroups: int) -> None:
     space = block_space()
     config = settings(grouping="block", group=group, subgroups=subgroups)
@@ -204,7 +208,7 @@ def test_a_generation_stays_within_one_place(group: int, subgroups: int) -> None
         # Places that are no gene of the block are padding, and so are their positions.
         np.testing.assert_array_equal(positions, np.append(here, space.size)[within])
         block, channel = space.blocks[place[0]], jnp.int32(place[1])
-        if (place, group) == ((1, 4), 4):
+        if (place, group) == ((1, 4), 3):
             again = blocks.positions_at(space, block, channel, jnp.asarray(within))
             np.testing.assert_array_equal(again, positions)
         found = positions[positions < space.size]
@@ -299,7 +303,7 @@ class Unanimous:
         values = jnp.repeat(jnp.array([1, 0], jnp.int8), half)[:, None]
         proposal = Proposal(jnp.zeros((1, 1), jnp.int32), values)
         fitness = jnp.arange(2 * half, dtype=jnp.int32)
-        state = self.start.replace(generation=jnp.int32(generation))
+        state = dataclasses.replace(self.start, generation=jnp.int32(generation))
         return self.update(jax.random.key(1), proposal, fitness, state)[0].tables[0].tolist()
 
 

@@ -1,5 +1,6 @@
 """What every algorithm does on every problem; a new algorithm is one line in ALGORITHMS."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import Medians, Walk, onemax, quadratic
+from support import QUICK, Medians, Walk, onemax, quadratic
 
 from qevo.algorithms import Coevolution, CoevolutionConfig
 from qevo.core import Algorithm, Problem, Space, evolve
@@ -71,6 +72,31 @@ def test_it_reaches_the_bar_and_the_same_bits_again(
     assert again.metrics == result.metrics
 
 
+def test_the_bar_is_reached_block_by_block_too() -> None:
+    """In `evolve`, and through evosax's ask and tell."""
+    task, config = TASKS["quadratic"], dataclasses.replace(FAST, grouping="block")
+    assert len(task.problem.space.blocks) > 1
+
+    def make(space: Space) -> Algorithm:
+        return Coevolution(space, config)
+
+    result = search(make, task)
+    assert result.fitness <= task.bar
+    assert result.metrics[0]["best"] > task.bar
+    assert in_bounds(task.problem.space, result.genes)
+
+    es, problem = make(task.problem.space), task.problem
+
+    def step(state: Any, key: jax.Array) -> Any:
+        population, state = es.ask(key, state)
+        fitness, _, _ = problem.eval(key, population, problem.init(key))
+        return es.tell(key, population, fitness, state)
+
+    keys = jax.random.split(jax.random.key(0), task.generations)
+    run = jax.jit(lambda state: jax.lax.scan(step, state, keys)[0], compiler_options=QUICK)
+    assert int(run(es.init(keys[0])).best_fitness) <= task.bar
+
+
 def test_another_seed_is_another_run(make: Callable[[Space], Algorithm]) -> None:
     first, second = (search(make, TASKS["onemax"], seed) for seed in (1, 2))
     assert first.metrics != second.metrics
@@ -120,7 +146,7 @@ def test_it_runs_in_an_evosax_loop_in_integers(make: Callable[[Space], Algorithm
             key, state, problem_state = carry
             key, key_ask, key_eval = jax.random.split(key, 3)
             population, state = es.ask(key_ask, state, params)
-            fitness, problem_state, _ = problem.eval(key_eval, population, problem_state)
+            fitness, problem_state, _info = problem.eval(key_eval, population, problem_state)
             state, metrics = es.tell(key, population, fitness, state, params)
             return (key, state, problem_state), (population, metrics)
 

@@ -259,6 +259,21 @@ def test_settings_that_cannot_work(settings: dict[str, Any], message: str) -> No
         walk(**settings)
 
 
+def test_devices_that_cannot_share_a_batch() -> None:
+    problem = Medians.of()
+
+    def run(problem: Medians, **settings: Any) -> None:
+        evolve(Walk(problem.space), problem, 0, generations=1, progress=False, **settings)
+
+    with pytest.raises(QevoError, match="1 devices cannot be in groups of 2"):
+        run(problem.replace(batch_chunk=8), devices=1, batch_devices=2)
+    same = jax.devices()[:1] * 3
+    with pytest.raises(QevoError, match="Medians's fitness is no sum over rows"):
+        run(problem, devices=same[:2], batch_devices=2)
+    with pytest.raises(QevoError, match="3 devices cannot share 32 rows of a batch evenly"):
+        run(problem.replace(batch_chunk=8), devices=same, batch_devices=3)
+
+
 def test_two_spaces_are_refused() -> None:
     with pytest.raises(QevoError, match="search different spaces"):
         evolve(Walk(onemax(7).space), onemax(8), 0, generations=1, progress=False)
