@@ -4,8 +4,7 @@
 
 Forward passes on the CPU with random weights; the same architecture and images for all. Speed is in
 candidate-images: P candidates on B images in t seconds are P·B / t. Each peer has the best of a few
-batches up to the one asked for, as long as a call takes no more than seconds, and its fastest call
-counts.
+batches up to the one asked for, while a call stays under `CALL_SECONDS`; the fastest call counts.
 
 - *evosax_vmap*: `jax.vmap` over the float parameters of a Flax network, as one writes for evosax.
 - *torch_vmap*: `torch.func.vmap` over stacked parameters.

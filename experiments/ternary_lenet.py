@@ -21,6 +21,8 @@ from qevo.report.summary import summarise
 from qevo.run import StageConfig, TrainConfig, train_once
 from qevo.run.session import session
 
+SETTINGS = ("epochs", "constants", "generations", "population", "batch")
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -32,6 +34,8 @@ class Config:
     """Data set, as for `qevo train`."""
     seeds: tuple[int, ...] = (10, 11, 12, 13, 14)
     """One run each; the settings below were found on teachers 0 and 1."""
+    epochs: int = 20
+    """Of the float teachers."""
     constants: int = 200
     """Generations over multipliers and biases."""
     generations: int = 2000
@@ -51,8 +55,7 @@ def main(config: Config) -> None:
     records = [train_once(settings(config, seed)) for seed in config.seeds]
     name = f"ternary_{config.architecture}_{config.data}"
     options = (
-        f"--{option} {getattr(config, option)}"
-        for option in ("architecture", "data", "constants", "generations", "population", "batch")
+        f"--{option} {getattr(config, option)}" for option in ("architecture", "data", *SETTINGS)
     )
     command = (
         f"python experiments/ternary_lenet.py --seeds {' '.join(map(str, config.seeds))} "
@@ -70,7 +73,9 @@ def settings(config: Config, seed: int) -> TrainConfig:
         name=f"ternary-{config.data}-{config.architecture}-{seed}",
         runs=config.runs,
         seed=seed,
-        training=TrainingConfig(epochs=20, batch=250, learning_rate=2e-3, label_smoothing=0.05),
+        training=TrainingConfig(
+            epochs=config.epochs, batch=250, learning_rate=2e-3, label_smoothing=0.05
+        ),
         batch=config.batch,
         constants=StageConfig(
             config.constants,

@@ -126,7 +126,7 @@ def evolve(
         fingerprint
         | {"generations": generations, "scan_length": scan_length, "candidate_chunk": chunk}
         | {"devices": [str(device) for device in chosen], "resume": resume}
-        | {"folder": folder is not None}
+        | {"batch_devices": batch_devices, "folder": folder is not None}
     )
 
     problem, key = jax.device_put((problem, key), own[0])
@@ -194,6 +194,7 @@ def evolve(
     archive = carry.archive
     if not interrupted:
         archive = _last_look(algorithm, problem, carry, rules, own[0])
+    archive = jax.device_put(archive, own[0])  # where the space's arrays are
     return Result(
         solution=problem.space.decode(archive.genes),
         genes=archive.genes,
