@@ -11,7 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from qevo.core.algorithm import Algorithm
 from qevo.core.problem import Metrics, Problem, int32_scalar
-from qevo.core.proposal import Proposal, Share, edit
+from qevo.core.proposal import Proposal, edit
 
 POPULATION_AXIS = "population"
 BATCH_AXIS = "batch"
@@ -120,19 +120,31 @@ def scan_generations(
     chunk: int | None,
     mesh: Mesh | None,
 ) -> tuple[Carry, Metrics]:
-    """``length`` generations in one call; metrics int32 ``[length]``, generation 0 where done."""
+    """``length`` generations in one call; metrics int32 ``[length]``, generation 0 where done.
 
-    def step(carry: Carry, _: None) -> tuple[Carry, Metrics]:
-        def live(carry: Carry) -> tuple[Carry, Metrics]:
-            return run_generation(
-                algorithm, problem, key, carry, rules=rules, chunk=chunk, mesh=mesh
-            )
+    Every device of a mesh does the whole generation but for the scores, of which each computes its
+    share. All of it lies in one `jax.shard_map`: what the partitioner is free to place, it shares
+    out too, at the price of many small messages in every generation.
+    """
 
-        shapes = jax.eval_shape(lambda c: live(c)[1], carry)
-        idle = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-        return jax.lax.cond(carry.done, lambda c: (c, idle), live, carry)
+    def scan(problem: Problem, key: jax.Array, carry: Carry) -> tuple[Carry, Metrics]:
+        def step(carry: Carry, _: None) -> tuple[Carry, Metrics]:
+            def live(carry: Carry) -> tuple[Carry, Metrics]:
+                return run_generation(
+                    algorithm, problem, key, carry, rules=rules, chunk=chunk, mesh=mesh
+                )
 
-    return jax.lax.scan(step, carry, length=length)
+            shapes = jax.eval_shape(lambda c: live(c)[1], carry)
+            idle = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+            return jax.lax.cond(carry.done, lambda c: (c, idle), live, carry)
+
+        return jax.lax.scan(step, carry, length=length)
+
+    if mesh is None:
+        return scan(problem, key, carry)
+    whole = PartitionSpec()
+    everywhere = jax.shard_map(scan, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
+    return everywhere(problem, key, carry)
 
 
 def _scores(
@@ -151,23 +163,19 @@ def _scores(
     share = proposal.share
     if mesh is None:
         return problem.scores(context, share, batch, chunk=chunk)
-    whole, split = PartitionSpec(), PartitionSpec(POPULATION_AXIS)
-    shares: Any = (whole, whole, split, split)
-    rows = PartitionSpec(BATCH_AXIS) if mesh.shape[BATCH_AXIS] > 1 else whole
 
-    def score(problem: Any, context: Any, share: Share, batch: Any) -> Any:
+    def mine(array: jax.Array, axis: str) -> jax.Array:
+        size = array.shape[0] // mesh.shape[axis]
+        return jax.lax.dynamic_slice_in_dim(array, jax.lax.axis_index(axis) * size, size)
+
+    rows, values = (mine(array, POPULATION_AXIS) for array in (share.rows, share.values))
+    share = share._replace(rows=rows, values=values)
+    if mesh.shape[BATCH_AXIS] == 1:
         local = problem.scores(context, share, batch, chunk=chunk)
-        if mesh.shape[BATCH_AXIS] > 1:
-            local = jax.lax.psum(local, BATCH_AXIS)
-        return jax.lax.all_gather(local, POPULATION_AXIS, tiled=True)
-
-    return jax.shard_map(
-        score,
-        mesh=mesh,
-        in_specs=(whole, whole, Share(*shares), rows),
-        out_specs=whole,
-        check_vma=False,
-    )(problem, context, share, batch)
+    else:
+        batch = jax.tree.map(lambda array: mine(array, BATCH_AXIS), batch)
+        local = jax.lax.psum(problem.scores(context, share, batch, chunk=chunk), BATCH_AXIS)
+    return jax.lax.all_gather(local, POPULATION_AXIS, tiled=True)
 
 
 def _validates(problem: Problem, genes: jax.Array) -> bool:

@@ -1,15 +1,19 @@
-"""`qevo evaluate` and `qevo audit` on what a run left."""
+"""`qevo evaluate`, `qevo audit` and `qevo plan` on what a run left."""
 
+import dataclasses
 import pathlib
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 
 from qevo.errors import QevoError
+from qevo.nets.network import QuantizedNetwork
+from qevo.nets.plan import Plan, plan
 from qevo.run import folder as files
-from qevo.run.inspect import audit_run, evaluate_file
+from qevo.run.inspect import audit_run, evaluate_file, print_plan
 
 Capture = pytest.CaptureFixture[str]
 
@@ -57,10 +61,23 @@ def test_evaluate_notices_data_that_changed(tmp_path: pathlib.Path, finished: pa
     assert evaluate_file(folder / files.NETWORK, split_seed=1)
 
 
+def floats(network: QuantizedNetwork, **options: Any) -> Plan:
+    """A plan of float products where they are allowed, whatever is fastest here."""
+    made = plan(network, **options)
+    if options["arithmetic"] == "int":
+        return made
+    layers = {name: dataclasses.replace(part, path="float32") for name, part in made.layers.items()}
+    return dataclasses.replace(made, layers=layers)
+
+
 def test_audit_of_a_whole_run(
-    finished: pathlib.Path, tmp_path: pathlib.Path, capsys: Capture
+    finished: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of a folder that was moved, and that stays as it is."""
+    monkeypatch.setattr("qevo.run.pipeline.plan", floats)
     folder = tmp_path / "[moved]"
     shutil.copytree(finished, folder)
     before = tiny.contents(folder)
@@ -82,3 +99,21 @@ def test_audit_of_an_unfinished_run(finished: pathlib.Path, tmp_path: pathlib.Pa
     shutil.copy(finished / files.CONFIG, tmp_path)
     with pytest.raises(QevoError, match=r"no such file.*network\.safetensors"):
         audit_run(tmp_path)
+
+
+def test_a_plan_shows_every_layer(finished: pathlib.Path, capsys: Capture) -> None:
+    made = print_plan(finished / files.NETWORK, arithmetic="int", batch=32, measure=True)
+    said = capsys.readouterr().out
+    for name, layer in made.layers.items():
+        (line,) = (line for line in said.splitlines() if f" {name} " in line)
+        assert layer.path in line
+        assert f"{layer.bound:,}" in line
+        assert "2^31" in line
+    assert "one after the other, 32 images at once" in said
+    again = print_plan(finished / files.NETWORK, arithmetic="int", batch=32)
+    assert again == made  # kept, not measured
+
+
+def test_a_plan_needs_a_network(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(QevoError, match="no such file"):
+        print_plan(tmp_path / "none.safetensors")
