@@ -12,6 +12,8 @@ from typing import Any
 import hypothesis
 import pytest
 
+sys.path.insert(0, os.path.dirname(__file__))  # where `support` and its like are
+
 # The first example of a property compiles, which no deadline allows for.
 hypothesis.settings.register_profile(
     "qevo", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -20,8 +22,7 @@ hypothesis.settings.load_profile("qevo")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compile a program once, also across the processes that some tests start; find `support`."""
-    sys.path.insert(0, os.path.dirname(__file__))
+    """Compile a program once, also across the processes that some tests start."""
     cache = getattr(config, "cache", None)
     if cache is not None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache.mkdir("jax")))

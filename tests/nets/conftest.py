@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
+from networks import random_variables
 
 from qevo.nets import LeNet5, LeNet300, QuantizedNetwork, ResNet, ResNet20
 from qevo.quantize import quantize_network
@@ -16,20 +15,6 @@ from qevo.quantize import quantize_network
 
 def images_of(shape: tuple[int, int, int], count: int = 24) -> np.ndarray:
     return np.random.RandomState(0).randint(0, 256, (count, *shape)).astype(np.uint8)
-
-
-def random_variables(module: Any, shape: tuple[int, ...]) -> Any:
-    """Random weights, biases and batch norm statistics; drawn by numpy, so nothing compiles."""
-    draw = np.random.RandomState(1)
-
-    def fill(leaf: Any) -> np.ndarray:
-        if len(leaf.shape) > 1:
-            spread = np.sqrt(2 / math.prod(leaf.shape[:-1]))
-            return np.float32(draw.normal(0, spread, leaf.shape))
-        return np.float32(draw.uniform(0.1, 1.2, leaf.shape))
-
-    image = np.zeros((1, *shape), np.uint8)
-    return jax.tree.map(fill, jax.eval_shape(module.init, jax.random.key(0), image))
 
 
 @pytest.fixture(scope="session", name="random_variables")

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
+import json
+import os
+import pathlib
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -11,26 +17,34 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from networks import mixed_paths, random_variables, with_paths
+from support import QUICK
 
 from qevo.algorithms import Coevolution, CoevolutionConfig
+from qevo.core import Proposal, blocks
+from qevo.core.blocks import Place
 from qevo.errors import QevoError
 from qevo.integer import loss as losses
+from qevo.nets.lenet import LeNet5
 from qevo.nets.mlp import LeNet300
 from qevo.nets.network import QuantizedNetwork
 from qevo.nets.resnet import ResNet
 from qevo.problems import NetworkProblem, network_space
 from qevo.quantize import quantize_network
+from qevo.quantize.rounding import round_max_abs
 from qevo.run.inspect import audit_generation
 
 KINDS = ("weights", "multipliers", "biases")
 SUBSETS = [kinds for n in (1, 2, 3) for kinds in itertools.combinations(KINDS, n)]
 IMAGES, LABELS = tiny.blobs(75)
+LARGE = np.kron(IMAGES, np.ones((1, 2, 2, 1), np.uint8))  # for kernels of 5 x 5
+ROWS = 23  # of a batch: no length divides it
 VALIDATION, VALIDATION_LABELS = tiny.blobs(53, seed=1)
 
 
-def quantized(module: Any, **options: Any) -> QuantizedNetwork:
-    variables = jax.jit(module.init)(jax.random.key(0), IMAGES[:1])
-    return quantize_network(module, variables, IMAGES, **options)
+def quantized(module: Any, images: np.ndarray = IMAGES, **options: Any) -> QuantizedNetwork:
+    variables = random_variables(module, images.shape[1:])
+    return quantize_network(module, variables, images, method=round_max_abs, **options)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +57,14 @@ def network() -> QuantizedNetwork:
 @pytest.fixture(scope="module")
 def residual() -> QuantizedNetwork:
     """Convolutions in nested modules, residual sums and an average pool."""
-    return quantized(ResNet(widths=(4,), classes=tiny.CLASSES), bits=3, activation_bits=4)
+    return quantized(ResNet(widths=(4, 6), classes=tiny.CLASSES), bits=3, activation_bits=4)
+
+
+@pytest.fixture(scope="module")
+def lenet() -> QuantizedNetwork:
+    """Convolutions and max pools, then dense layers of which two are searched by channels."""
+    module = LeNet5(channels=(3, 4), hidden=(9, 8), classes=tiny.CLASSES)
+    return quantized(module, LARGE, bits=8)
 
 
 def problem_of(network: QuantizedNetwork, **options: Any) -> NetworkProblem:
@@ -243,6 +264,7 @@ class TestFitness:
         low, high = np.asarray(space.low, np.int32), np.asarray(space.high, np.int32)
         values = draw.randint(low[positions[rows]], high[positions[rows]] + 1).astype(np.int8)
         batch = problem.images, problem.targets
+        share = Proposal(jnp.asarray(positions, jnp.int32), jnp.asarray(values)).share
 
         expected = []
         for row, value in zip(rows, values, strict=True):
@@ -258,9 +280,10 @@ class TestFitness:
             )
         assert len(set(map(int, expected))) > 1
         fast = problem_of(network, batch_size=len(LABELS), arithmetic="fast")
-        for candidate, chunk in ((problem, 1), (problem, 4), (problem, None), (fast, 1)):
-            scores = jax.jit(candidate.scores, static_argnames="chunk")(
-                space.start, positions, rows, values, batch, chunk=chunk
+        fast = with_paths(fast, mixed_paths(network))
+        for candidate, chunk in ((problem, 1), (problem, None), (fast, 4)):
+            scores = jax.jit(candidate.scores, static_argnames="chunk", compiler_options=QUICK)(
+                space.start, share, batch, chunk=chunk
             )
             np.testing.assert_array_equal(scores, expected)
 
@@ -276,18 +299,185 @@ class TestFitness:
             assert problem_of(network, **change).describe() != before
 
 
-class TestAudit:
-    @pytest.mark.parametrize("which", ["network", "residual"])
-    def test_a_generation_holds_no_float(self, which: str, request: pytest.FixtureRequest) -> None:
+class Candidates:
+    """Proposals at every place of a problem's blocks, and their fitness scored without blocks."""
+
+    population, subgroups, group = 8, 2, 20
+
+    def __init__(self, problem: NetworkProblem):
+        self.space, draw = problem.space, np.random.RandomState(6)
+        space = problem.space
+        self.context = self._near(draw, np.asarray(space.start, np.int32), slice(None), 2)
+        self.batch = problem.images[:ROWS], problem.targets[:ROWS]
+        self.proposals = []
+        for number, block in enumerate(space.blocks):
+            last = 0
+            if block.channels is not None:
+                last = space.layout[block.leaves[0]].shape[-1] - block.channels
+            for channel in sorted({0, last // 2, last}):
+                place = Place(jnp.int32(number), jnp.int32(channel))
+                self.proposals.append(self._proposal(draw, place, blocks.size(space, block)))
+        score = functools.partial(problem.scores, chunk=None)
+        whole = jax.jit(score, compiler_options=QUICK)
+        self.expected = [
+            np.asarray(whole(self.context, Proposal(*proposal[:2]).share, self.batch))
+            for proposal in self.proposals
+        ]
+
+    def _proposal(self, draw: np.random.RandomState, place: Place, size: int) -> Proposal:
+        """Half of the genes of a small block, and padding."""
+        many = min(self.group, size // 2)
+        within = np.full((self.subgroups, self.group), size)
+        for row in within:
+            row[draw.permutation(self.group)[:many]] = draw.permutation(size)[:many]
+        block, places = self.space.blocks[int(place.block)], jnp.asarray(within, jnp.int32)
+        positions = blocks.positions_at(self.space, block, place.channel, places)
+        drawn = np.repeat(positions, self.population // self.subgroups, axis=0)
+        here = np.append(np.asarray(self.context, np.int32), 0)[drawn]
+        values = self._near(draw, here, np.minimum(drawn, self.space.size - 1), 30)
+        return Proposal(positions, values, place, places)
+
+    def _near(self, draw: np.random.RandomState, genes: Any, where: Any, steps: int) -> jax.Array:
+        """Genes a few steps away, within the bounds; steps of 30 change a weight's sign."""
+        moved = genes + draw.randint(-steps, steps + 1, np.shape(genes))
+        low, high = np.asarray(self.space.low)[where], np.asarray(self.space.high)[where]
+        return jnp.asarray(np.clip(moved, low, high), jnp.int8)
+
+
+@pytest.fixture(scope="module")
+def scored() -> dict[str, Candidates]:
+    """The candidates of each network, once they are needed."""
+    return {}
+
+
+class TestBlocks:
+    @pytest.mark.parametrize(
+        ("which", "arithmetic", "batch_chunk", "candidate_chunk"),
+        [
+            ("network", "fast", 1, 1),
+            ("network", "int", 7, 3),
+            ("network", "fast", ROWS, None),
+            ("lenet", "int", 1, 3),
+            ("lenet", "fast", 7, None),
+            ("lenet", "int", ROWS, 1),
+            ("residual", "int", 1, None),
+            ("residual", "fast", 7, 1),
+            ("residual", "fast", ROWS, 3),
+        ],
+    )
+    def test_scores_are_those_without_blocks(
+        self,
+        which: str,
+        arithmetic: Any,
+        batch_chunk: int,
+        candidate_chunk: int | None,
+        scored: dict[str, Candidates],
+        request: pytest.FixtureRequest,
+    ) -> None:
         network: QuantizedNetwork = request.getfixturevalue(which)
-        config = CoevolutionConfig(population=4, group=16)
+        images = LARGE if which == "lenet" else IMAGES
+
+        def problem_of(**options: Any) -> NetworkProblem:
+            parts = images, LABELS, images, LABELS
+            return NetworkProblem.of(network, *parts, blocks=3, channels=4, radius=127, **options)
+
+        if which not in scored:
+            scored[which] = Candidates(problem_of())
+        candidates = scored[which]
+        problem = problem_of(arithmetic=arithmetic, batch_chunk=batch_chunk)
+        if arithmetic == "fast":
+            problem = with_paths(problem, mixed_paths(network))
+        score = functools.partial(problem.scores, chunk=candidate_chunk)
+        run = jax.jit(score, compiler_options=QUICK)
+        for proposal, expected in zip(candidates.proposals, candidates.expected, strict=True):
+            scores = run(candidates.context, proposal.share, candidates.batch)
+            assert scores.dtype == jnp.int32
+            np.testing.assert_array_equal(scores, expected, err_msg=str(proposal.place))
+            assert len(set(expected.tolist())) > 1
+
+    def test_blocks_are_runs_of_layers(
+        self, network: QuantizedNetwork, residual: QuantizedNetwork, lenet: QuantizedNetwork
+    ) -> None:
+        def runs(
+            network: QuantizedNetwork, kinds: Any = KINDS, **options: Any
+        ) -> list[tuple[list[str], int | None]]:
+            space = network_space(network, genes=kinds, **options)
+            found = []
+            for block in space.blocks:
+                names = [space.layout[index].name.split("/", 1) for index in block.leaves]
+                layers = [name for name in network.layers if [kinds[0], name] in names]
+                assert sorted(names) == sorted([k, name] for k in kinds for name in layers)
+                found.append((layers, block.channels))
+            assert [name for names, _ in found for name in names] == list(network.layers)
+            return found
+
+        assert runs(network, channels=4) == [
+            (["dense_0"], 4),
+            (["dense_1"], 4),
+            (["logits"], None),
+        ]
+        assert [channels for _, channels in runs(network, channels=5)] == [5, None]
+        assert runs(network, blocks=1) == [(list(network.layers), None)]
+        assert runs(lenet, channels=4)[:2] == [(["conv_0"], None), (["conv_1"], None)]
+        few, many = (runs(residual, blocks=count) for count in (2, 100))
+        assert 2 <= len(few) <= 3
+        assert len(many) == len(residual.layers)
+        assert runs(residual, ("biases",), blocks=1) == [(list(residual.layers), None)]
+
+    def test_a_search_is_the_same_on_any_devices_in_any_pieces(
+        self, tmp_path: pathlib.Path
+    ) -> None:
+        """Devices, scan lengths, chunks, arithmetics and an interruption; in a process apart."""
+        code = """
+import json, pathlib, sys
+from networks import block_search
+from support import state
+
+folder = pathlib.Path(sys.argv[1])
+one = {"devices": 1, "scan_length": 4, "candidate_chunk": 1}
+eight = {"devices": 8, "batch_devices": 2, "scan_length": 3, "candidate_chunk": 2}
+alone = block_search(folder / "alone", **one)
+assert alone.metrics[-1]["changed"] > 5
+together = block_search(folder / "together", arithmetic="fast", **eight)
+first = block_search(folder / "again", arithmetic="fast", max_seconds=0.0, **eight)
+assert first.stopped == "time" and first.generations == 3
+again = block_search(folder / "again", resume=True, **one)
+runs = {"alone": alone, "together": together, "again": again}
+print(json.dumps({name: state(run, folder / name) for name, run in runs.items()}))
+"""
+        flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+        environment = os.environ | {
+            "PYTHONPATH": str(pathlib.Path(__file__).parent.parent),
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": flags,  # the second one compiles faster
+        }
+        command = [sys.executable, "-W", "error", "-c", code, str(tmp_path)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert found["together"] == found["alone"]
+        assert found["again"] == found["alone"]
+
+
+class TestAudit:
+    @pytest.mark.parametrize(
+        ("which", "grouping"), [("network", "entropy"), ("network", "block"), ("residual", "block")]
+    )
+    def test_a_generation_holds_no_float(
+        self, which: str, grouping: Any, request: pytest.FixtureRequest
+    ) -> None:
+        network: QuantizedNetwork = request.getfixturevalue(which)
+        config = CoevolutionConfig(population=4, group=16, grouping=grouping)
         reports = {}
         for arithmetic in ("int", "fast"):
-            problem = problem_of(network, arithmetic=arithmetic)
+            problem = problem_of(network, arithmetic=arithmetic, channels=4)
+            if arithmetic == "fast":
+                problem = with_paths(problem, mixed_paths(network))
             algorithm = Coevolution(problem.space, config)
             reports[arithmetic] = audit_generation(algorithm, problem)
         assert reports["int"].integer_only, str(reports["int"])
         assert reports["fast"].ok, str(reports["fast"])
+        assert reports["fast"].exact_products
 
 
 class TestBadInput:

@@ -1,0 +1,80 @@
+"""Small networks with random weights, and a search on one; also for processes that tests start."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from flax.core import FrozenDict
+
+from qevo.algorithms import Coevolution, CoevolutionConfig
+from qevo.core import Result, evolve
+from qevo.integer.products import Path
+from qevo.nets import LeNet300, QuantizedNetwork
+from qevo.problems import NetworkProblem
+from qevo.quantize import quantize_network
+from qevo.quantize.rounding import round_max_abs
+
+
+def random_variables(module: Any, shape: tuple[int, ...]) -> Any:
+    """Random weights, biases and batch norm statistics; drawn by numpy, so nothing compiles."""
+    draw = np.random.RandomState(1)
+
+    def fill(leaf: Any) -> np.ndarray:
+        if len(leaf.shape) > 1:
+            spread = np.sqrt(2 / math.prod(leaf.shape[:-1]))
+            return draw.normal(0, spread, leaf.shape).astype(np.float32)
+        return draw.uniform(0.1, 1.2, leaf.shape).astype(np.float32)
+
+    image = np.zeros((1, *shape), np.uint8)
+    return jax.tree.map(fill, jax.eval_shape(module.init, jax.random.key(0), image))
+
+
+def mixed_paths(network: QuantizedNetwork) -> dict[str, Path]:
+    """A path of each kind, as a plan may choose them; "fast" alone is "int" on a CPU."""
+    kinds: tuple[Path, ...] = ("float32", "float32_im2col", "int8_banded")
+    layers = enumerate(network.weights.items())
+    return {name: kinds[place % 3 if w.ndim == 4 else 0] for place, (name, w) in layers}
+
+
+def block_search(
+    folder: pathlib.Path | None = None, *, arithmetic: Any = "int", **settings: Any
+) -> Result:
+    """Coevolution on a small network, block by block."""
+    shape, module = (4, 4, 1), LeNet300(hidden=(8,), classes=3)
+    draw = np.random.RandomState(0)
+    images = draw.randint(0, 256, (60, *shape)).astype(np.uint8)
+    labels = draw.randint(0, 3, 60)
+    network = quantize_network(
+        module, random_variables(module, shape), images[:20], bits=4, method=round_max_abs
+    )
+    parts = images[:40], labels[:40], images[40:], labels[40:]
+    problem = NetworkProblem.of(
+        network, *parts, batch_size=16, arithmetic=arithmetic, channels=3, batch_chunk=6
+    )
+    if arithmetic == "fast":
+        problem = with_paths(problem, mixed_paths(network))
+    config = CoevolutionConfig(
+        population=16, group=9, grouping="block", subgroups=2, spread=0.3, rate=4.0
+    )
+    return evolve(
+        Coevolution(problem.space, config),
+        problem,
+        3,
+        generations=12,
+        validate_every=3,
+        folder=folder,
+        progress=False,
+        **settings,
+    )
+
+
+def with_paths(problem: NetworkProblem, paths: dict[str, Path]) -> NetworkProblem:
+    """The problem with its layers computed by these paths."""
+    module: Any = problem.module
+    numerics = dataclasses.replace(module.numerics, paths=FrozenDict(paths))
+    return dataclasses.replace(problem, module=module.clone(numerics=numerics))
