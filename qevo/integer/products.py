@@ -168,7 +168,7 @@ def choose_path(
         if kind == "dot":
             return "bfloat16" if fast else "int8"
         return "bfloat16_im2col" if fast else "int8_im2col"
-    if kernel is not None and width is not None:
+    if kind == "conv" and kernel is not None and width is not None:
         _, columns, _, outputs = kernel
         # A banded product spends (width - columns) / columns products on zeros for each useful
         # one: little where outputs are few, and no copying.
