@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import pathlib
 from typing import Any
@@ -41,10 +42,9 @@ def mixed_paths(network: QuantizedNetwork) -> dict[str, Path]:
     return {name: kinds[place % 3 if w.ndim == 4 else 0] for place, (name, w) in layers}
 
 
-def block_search(
-    folder: pathlib.Path | None = None, *, arithmetic: Any = "int", **settings: Any
-) -> Result:
-    """Coevolution on a small network, block by block."""
+@functools.cache
+def block_problem() -> NetworkProblem:
+    """Two layers, the first one searched by channels with an overlapping last run."""
     shape, module = (4, 4, 1), LeNet300(hidden=(8,), classes=3)
     draw = np.random.RandomState(0)
     images = draw.randint(0, 256, (60, *shape)).astype(np.uint8)
@@ -53,11 +53,16 @@ def block_search(
         module, random_variables(module, shape), images[:20], bits=4, method=round_max_abs
     )
     parts = images[:40], labels[:40], images[40:], labels[40:]
-    problem = NetworkProblem.of(
-        network, *parts, batch_size=16, arithmetic=arithmetic, channels=3, batch_chunk=6
-    )
-    if arithmetic == "fast":
-        problem = with_paths(problem, mixed_paths(network))
+    return NetworkProblem.of(network, *parts, batch_size=16, channels=3, batch_chunk=6)
+
+
+def block_search(
+    folder: pathlib.Path, *, paths: dict[str, Path] | None = None, **settings: Any
+) -> Result:
+    """Coevolution on `block_problem`, block by block, its layers computed by the given paths."""
+    problem = block_problem()
+    if paths:
+        problem = with_paths(problem, paths)
     config = CoevolutionConfig(
         population=16, group=9, grouping="block", subgroups=2, spread=0.3, rate=4.0
     )
@@ -74,7 +79,7 @@ def block_search(
 
 
 def with_paths(problem: NetworkProblem, paths: dict[str, Path]) -> NetworkProblem:
-    """The problem with its layers computed by these paths."""
+    """The problem in "fast" arithmetic, its layers computed by these paths."""
     module: Any = problem.module
-    numerics = dataclasses.replace(module.numerics, paths=FrozenDict(paths))
+    numerics = dataclasses.replace(module.numerics, arithmetic="fast", paths=FrozenDict(paths))
     return dataclasses.replace(problem, module=module.clone(numerics=numerics))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Callable
@@ -136,7 +137,7 @@ def noisy_search(
     batch_devices: int = 1,
 ) -> Result:
     """Coevolution with subgroups on `Medians`, checkpointed after every call."""
-    problem = Medians.of().replace(batch_chunk=5 if batch_devices > 1 else None)
+    problem = dataclasses.replace(Medians.of(), batch_chunk=5 if batch_devices > 1 else None)
     config = CoevolutionConfig(
         population=32, group=10, subgroups=2, spread=0.2, rate=4.0, schedule=60
     )

@@ -29,7 +29,7 @@ class Careless(Problem):
 
 @struct.dataclass
 class Products(Problem):
-    """Two matrix products over a batch of rows, the first one under a name; each a block."""
+    """Two matrix products over a batch of rows, the first one under a name; blocks of each kind."""
 
     space: Space
     rows: jax.Array  # int32 [B, 3]
@@ -42,7 +42,7 @@ class Products(Problem):
         space = Space.of(
             {"a_first": Leaf((3, 4), -9, 9, 1), "bias": Leaf((4,), -9, 9, 1), "second": second}
         )
-        space = space.with_blocks([(["a_first", "bias"], 3), (["second"], 2)])
+        space = space.with_blocks([(["a_first"], 3), (["second"], 2), (["bias"], None)])
         rows = np.random.RandomState(0).randint(-9, 9, (11, 3))
         return cls(space, jnp.asarray(rows, jnp.int32), batch_chunk)
 
@@ -88,12 +88,12 @@ def test_a_block_scores_as_the_whole_at_every_place(
     context = jnp.asarray(draw.randint(-9, 10, space.size), jnp.int8)
     score = jax.jit(partial(problem.scores, chunk=chunk), compiler_options=QUICK)
     one = jax.jit(lambda genes: problem.fitness(space.decode(genes), batch))
-    for number, channel in ((0, 0), (0, 1), (1, 0), (1, 1)):
+    for number, channel in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0)):
         block = space.blocks[number]
         size = blocks.size(space, block)
-        within = np.stack([draw.permutation(size + 1)[: size - 2] for _ in range(2)])  # padded
+        within = np.stack([draw.permutation(size + 1)[: size - 1] for _ in range(2)])  # padded
         positions = blocks.positions_at(space, block, jnp.int32(channel), jnp.asarray(within))
-        values = jnp.asarray(draw.randint(-9, 10, (6, size - 2)), jnp.int8)
+        values = jnp.asarray(draw.randint(-9, 10, (6, size - 1)), jnp.int8)
         place = Place(jnp.int32(number), jnp.int32(channel))
         proposal = Proposal(positions, values, place, jnp.asarray(within, jnp.int32))
         expected = [int(one(genes)) for genes in proposal.apply(context)]
@@ -107,7 +107,7 @@ def test_candidates_of_a_block_share_what_it_cannot_change() -> None:
     place = Place(jnp.int32(0), jnp.int32(0))
     parts = problem.space.start, Proposal(*zeros, place, zeros[0]).share, problem.rows
     jaxpr = jax.make_jaxpr(partial(problem.scores, chunk=1))(*parts).jaxpr
-    assert products_per_candidate(jaxpr) == [2, 1]
+    assert products_per_candidate(jaxpr) == [2, 1, 1]
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 2])

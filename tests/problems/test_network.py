@@ -62,8 +62,8 @@ def residual() -> QuantizedNetwork:
 
 @pytest.fixture(scope="module")
 def lenet() -> QuantizedNetwork:
-    """Convolutions and max pools, then dense layers of which two are searched by channels."""
-    module = LeNet5(channels=(3, 4), hidden=(9, 8), classes=tiny.CLASSES)
+    """Convolutions and max pools, then dense layers of which one is searched by channels."""
+    module = LeNet5(channels=(3, 4), hidden=(9,), classes=tiny.CLASSES)
     return quantized(module, LARGE, bits=8)
 
 
@@ -435,11 +435,12 @@ from support import state
 
 folder = pathlib.Path(sys.argv[1])
 one = {"devices": 1, "scan_length": 4, "candidate_chunk": 1}
-eight = {"devices": 8, "batch_devices": 2, "scan_length": 3, "candidate_chunk": 2}
+paths = {"dense_0": "float32", "logits": "float32"}
+eight = {"paths": paths, "devices": 8, "batch_devices": 2, "scan_length": 3, "candidate_chunk": 2}
 alone = block_search(folder / "alone", **one)
 assert alone.metrics[-1]["changed"] > 5
-together = block_search(folder / "together", arithmetic="fast", **eight)
-first = block_search(folder / "again", arithmetic="fast", max_seconds=0.0, **eight)
+together = block_search(folder / "together", **eight)
+first = block_search(folder / "again", max_seconds=0.0, **eight)
 assert first.stopped == "time" and first.generations == 3
 again = block_search(folder / "again", resume=True, **one)
 runs = {"alone": alone, "together": together, "again": again}
