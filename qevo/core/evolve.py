@@ -110,8 +110,10 @@ def evolve(
         or another process's.
     """
     _check(generations, validate_every, scan_length, candidate_chunk, patience)
-    if algorithm.space.layout != problem.space.layout:
-        raise QevoError("the algorithm and the problem search different spaces")
+    ours, theirs = algorithm.space, problem.space
+    if ours.layout != theirs.layout or ours.blocks != theirs.blocks:
+        what = "blocks" if ours.layout == theirs.layout else "spaces"
+        raise QevoError(f"the algorithm and the problem search different {what}")
     if resume and folder is None:
         raise QevoError("resume needs the folder of the run")
     key = seed if isinstance(seed, jax.Array) else jax.random.key(seed)
@@ -251,6 +253,7 @@ def _fingerprint(
         **algorithm.describe(),
         **problem.describe(),
         "space": f"{algorithm.space.size} genes, sha256 {space.hexdigest()}",
+        "blocks": [[list(block.leaves), block.channels] for block in algorithm.space.blocks],
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "key_implementation": str(jax.random.key_impl(key)),
         "validate_every": rules.validate_every,

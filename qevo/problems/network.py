@@ -117,7 +117,7 @@ class NetworkProblem(Problem):
         """
         if validation_targets is None:
             validation_targets = validation_labels
-        _check_settings(loss, arithmetic, batch_size, candidate_chunk)
+        _check_settings(loss, arithmetic, batch_size, candidate_chunk, batch_chunk)
         _check_images(network, "search", images)
         _check_images(network, "validation", validation_images)
         for what, values, count, soft in (
@@ -318,7 +318,9 @@ def _bias_leaf(base: np.ndarray, step: np.ndarray, facts: LayerArithmetic) -> Le
     return Leaf(base.shape, low, high, 0, base, step, np.int32)
 
 
-def _check_settings(loss: str, arithmetic: str, batch: int, chunk: int | None) -> None:
+def _check_settings(
+    loss: str, arithmetic: str, batch: int, candidates: int | None, rows: int | None
+) -> None:
     if loss not in get_args(Loss) or arithmetic not in get_args(Arithmetic):
         raise QevoError(
             f"loss is one of {', '.join(get_args(Loss))} and arithmetic one of "
@@ -326,8 +328,9 @@ def _check_settings(loss: str, arithmetic: str, batch: int, chunk: int | None) -
         )
     if not 1 <= batch <= BATCH_LIMIT:
         raise QevoError(f"batch_size must be 1 to {BATCH_LIMIT}, got {batch}")
-    if chunk is not None and chunk < 1:
-        raise QevoError(f"candidate_chunk must be at least 1, got {chunk}")
+    for name, chunk in (("candidate_chunk", candidates), ("batch_chunk", rows)):
+        if chunk is not None and chunk < 1:
+            raise QevoError(f"{name} must be at least 1, got {chunk}")
 
 
 def _check_images(network: QuantizedNetwork, what: str, images: np.ndarray) -> None:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from support import Medians, Walk, onemax, walk
+from support import Medians, Walk, onemax, quadratic, walk
 
 from qevo.core import FunctionProblem, Leaf, Result, Space, evolve
 from qevo.core.generation import Rules, first_carry, scan_generations
@@ -277,3 +277,15 @@ def test_devices_that_cannot_share_a_batch() -> None:
 def test_two_spaces_are_refused() -> None:
     with pytest.raises(QevoError, match="search different spaces"):
         evolve(Walk(onemax(7).space), onemax(8), 0, generations=1, progress=False)
+
+
+def test_other_blocks_are_refused_at_once_and_on_resume(tmp_path: pathlib.Path) -> None:
+    problem = quadratic()
+    whole = [([part.name for part in problem.space.layout], None)]
+    other = problem.replace(space=problem.space.with_blocks(whole))
+    with pytest.raises(QevoError, match="search different blocks"):
+        evolve(Walk(other.space), problem, 0, generations=1, progress=False)
+    settings = {"folder": tmp_path, "progress": False, "devices": 1}
+    evolve(Walk(problem.space), problem, 0, generations=2, **settings)
+    with pytest.raises(QevoError, match="blocks: "):
+        evolve(Walk(other.space), other, 0, generations=4, resume=True, **settings)

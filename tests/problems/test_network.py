@@ -502,6 +502,7 @@ class TestBadInput:
             ({"batch_size": 0}, "batch_size must be 1 to 65535, got 0"),
             ({"batch_size": 1 << 16}, "batch_size must be 1 to 65535, got 65536"),
             ({"candidate_chunk": 0}, "candidate_chunk must be at least 1"),
+            ({"batch_chunk": -1}, "batch_chunk must be at least 1"),
             ({"loss": "accuracy"}, "loss is one of cross_entropy, errors"),
             ({"arithmetic": "float"}, "arithmetic one of int, fast"),
         ],
