@@ -147,7 +147,7 @@ def choose_path(
 
     This is the rule where nothing was measured; a plan (`qevo.nets.plan`) measures on the machine
     at hand and does better, since CPUs differ: time relative to int8, two cores, batch 256,
-    candidates through `lax.map`, on a Xeon with AMX and bfloat16 units | an EPYC with AVX2 only:
+    candidates through `lax.map`, on CPUs with AVX-512 (VNNI and bfloat16) | with AVX2 only:
 
     ===================  ===========  ===========  ===========  ===========  ===============
     layer                float32      bfloat16     int8_im2col  int8_banded  bfloat16_banded
