@@ -36,19 +36,33 @@ def integer_product(
 ) -> jax.Array:
     """The exact accumulator int32 ``[..., C]`` of an int8 input and an int8 kernel.
 
-    By ``path``, or by the one that `choose_path` takes for ``arithmetic``.
+    By ``path``, or by `default_path`.
     """
+    if path is None:
+        path = default_path(layer, x.shape, kernel.shape, arithmetic=arithmetic, bound=bound)
+    if layer.kind == "dense":
+        return dot(x, kernel, path=path, bound=bound)
+    pads = explicit_padding(layer.padding, x.shape[1:3], kernel.shape[:2], layer.strides)
+    return conv(x, kernel, strides=layer.strides, padding=pads, path=path, bound=bound)
+
+
+def default_path(
+    layer: Product,
+    x: tuple[int, ...],
+    kernel: tuple[int, ...],
+    *,
+    arithmetic: Arithmetic,
+    bound: int,
+) -> Path:
+    """What `choose_path` takes on this backend for an input and a kernel of these shapes."""
     choose = functools.partial(
         choose_path, bound=bound, arithmetic=arithmetic, backend=jax.default_backend()
     )
     if layer.kind == "dense":
-        return dot(x, kernel, path=path or choose("dot"), bound=bound)
-    pads = explicit_padding(layer.padding, x.shape[1:3], kernel.shape[:2], layer.strides)
-    if path is None:
-        height, width, inputs, outputs = kernel.shape
-        shape = (height, width, inputs, outputs)
-        path = choose("conv", kernel=shape, width=x.shape[2] + sum(pads[1]))
-    return conv(x, kernel, strides=layer.strides, padding=pads, path=path, bound=bound)
+        return choose("dot")
+    height, width, inputs, outputs = kernel
+    pads = explicit_padding(layer.padding, x[1:3], (height, width), layer.strides)
+    return choose("conv", kernel=(height, width, inputs, outputs), width=x[2] + sum(pads[1]))
 
 
 def finish(

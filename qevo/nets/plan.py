@@ -24,14 +24,18 @@ import numpy as np
 from qevo.integer.patches import explicit_padding
 from qevo.integer.products import FLOAT_LIMIT, INT_LIMIT, Path
 from qevo.integer.requantize import requantize
-from qevo.nets.integer_numerics import Arithmetic, Integer, integer_product
+from qevo.nets.integer_numerics import Arithmetic, Integer, default_path, integer_product
 from qevo.nets.network import QuantizedNetwork, forward
 from qevo.nets.numerics import Product
 
 ROWS = 64  # images of a convolutional network at once: its patches stay in the cache
+MORE_ROWS = 256  # where small networks may be faster
 CANDIDATES = 4  # per measurement, one after the other
 FEW_CHANNELS = 8  # more input channels make a band matrix too large to be worth a try
 REPEATS = 5
+WORTH = 0.05  # a layer's share of the time, from where on another path is tried in the network
+CLOSE = 1.25  # times the fastest path's time alone, up to where a path is tried in the network
+GAIN = 0.98  # of the network's time, to change a path for less would follow noise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +47,7 @@ class LayerPlan:
     exact_below: int  # what the path needs of the bound
     bytes: int  # of input, kernel and accumulator of the candidates and images computed at once
     operations: int  # multiply-adds per image
-    seconds: float  # per candidate and image
+    seconds: float  # per candidate and image, of this layer alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Plan:
       rows: images at once.
       device: what it was measured on.
       arithmetic: "int" or "fast".
+      images_per_second: images of one candidate per second through the whole network.
     """
 
     layers: Mapping[str, LayerPlan]
@@ -63,16 +68,12 @@ class Plan:
     rows: int
     device: str
     arithmetic: Arithmetic
+    images_per_second: float
 
     @property
     def paths(self) -> dict[str, Path]:
         """The path of each layer."""
         return {name: layer.path for name, layer in self.layers.items()}
-
-    @property
-    def images_per_second(self) -> float:
-        """Images of one candidate per second, as the sum of the layers' times."""
-        return 1 / sum(layer.seconds for layer in self.layers.values())
 
 
 def plan(
@@ -88,7 +89,10 @@ def plan(
 
     Measures every exact path of every layer, for candidates one after the other and, except on a
     CPU, side by side (which turns convolutions into grouped ones, patches into batched matrix
-    products, and a first layer into one product with the candidates' channels stacked).
+    products, and a first layer into one product with the candidates' channels stacked). What a path
+    costs within the network may be several times what it costs alone, since the compiler fuses what
+    comes before into it; so the plan begins with the paths of `default_path`, and changes one only
+    where the whole network gets faster by it.
 
     Args:
       network: whose shapes and bounds count; its weights do not.
@@ -99,7 +103,7 @@ def plan(
       again: measure even where the cache holds a plan.
 
     Returns:
-      The plan of least total time.
+      The plan of least time.
     """
     rows = image_rows(network, batch)
     jobs = _jobs(network, rows)
@@ -107,7 +111,8 @@ def plan(
         chunks = (1,) if jax.default_backend() == "cpu" else (1, 16, 64)
     device = describe_device()
     shapes = [(name, repr(job), network.layers[name].accumulator_bound) for name, job in jobs]
-    setup = [device, jax.__version__, arithmetic, list(chunks), rows, shapes]
+    more = max(rows, min(MORE_ROWS, batch))
+    setup = [device, jax.__version__, arithmetic, list(chunks), rows, more, shapes]
     key = hashlib.sha256(json.dumps(setup).encode()).hexdigest()
     stored = _read(cache)
     if key in stored and not again:
@@ -115,7 +120,7 @@ def plan(
             return _from_json(stored[key])
         except (AttributeError, KeyError, TypeError):  # by another version of qevo
             pass
-    plans = [_measured(network, jobs, arithmetic, chunk, rows, device) for chunk in chunks]
+    plans = [_measured(network, jobs, arithmetic, chunk, rows, more, device) for chunk in chunks]
     best = max(plans, key=lambda found: found.images_per_second)
     if cache is not None:
         _write(cache, {**_read(cache), key: dataclasses.asdict(best)})
@@ -186,31 +191,66 @@ def _measured(
     arithmetic: Arithmetic,
     chunk: int,
     rows: int,
+    more_rows: int,
     device: str,
 ) -> Plan:
-    found: dict[Any, tuple[Path, float]] = {}
+    count = max(chunk, CANDIDATES)
+    cases: dict[tuple[_Job, int], list[str]] = {}  # layers of equal shapes take the same path
+    for name, job in jobs:
+        cases.setdefault((job, network.layers[name].accumulator_bound), []).append(name)
+    alone: dict[tuple[_Job, int], dict[Path, float]] = {}  # seconds per candidate and image
+    chosen: dict[tuple[_Job, int], Path] = {}
+    for case in cases:
+        job, bound = case
+        chosen[case] = default_path(
+            job.layer, job.x, job.kernel, arithmetic=arithmetic, bound=bound
+        )
+        times: dict[Path, float] = {}
+        for path in dict.fromkeys([chosen[case], *_paths(job, bound, arithmetic)]):
+            run = _runner(job, path, bound, arithmetic, chunk)
+            limit = 3 * min(times.values(), default=math.inf)
+            times[path] = _shortest(run, limit)
+        alone[case] = {path: seconds / (count * rows) for path, seconds in times.items()}
+
+    def whole(chosen: Mapping[tuple[_Job, int], Path], rows: int = rows) -> float:
+        paths = {name: chosen[case] for case, names in cases.items() for name in names}
+        run = _network_runner(network, arithmetic, paths, chunk, rows)
+        return _shortest(run, limit=math.inf) / (count * rows)
+
+    def cost(case: tuple[_Job, int]) -> float:
+        return len(cases[case]) * alone[case][chosen[case]]
+
+    seconds, total = whole(chosen), sum(map(cost, cases))
+    for case in sorted(cases, key=cost, reverse=True):
+        if cost(case) < WORTH * total:
+            break
+        fastest = min(alone[case].values())
+        for path in sorted(alone[case], key=lambda path: alone[case][path]):
+            if path == chosen[case] or alone[case][path] > CLOSE * fastest:
+                continue
+            tried = whole({**chosen, case: path})
+            if tried < GAIN * seconds:
+                seconds, chosen = tried, {**chosen, case: path}
+
+    at_once = rows
+    if more_rows > rows:
+        tried = whole(chosen, more_rows)
+        if tried < GAIN * seconds:
+            seconds, at_once = tried, more_rows
+
     layers = {}
     for name, job in jobs:
-        facts = network.layers[name]
-        case = (job, facts.accumulator_bound)
-        if case not in found:
-            times = {}
-            for path in _paths(job, facts.accumulator_bound, arithmetic):
-                run = _runner(job, path, facts.accumulator_bound, arithmetic, chunk)
-                times[path] = _shortest(run, limit=3 * min(times.values(), default=math.inf))
-            path = min(times, key=lambda path: times[path])
-            found[case] = path, times[path] / (max(chunk, CANDIDATES) * rows)
-        path, seconds = found[case]
-        outputs = _outputs(job)
+        case = (job, network.layers[name].accumulator_bound)
+        outputs = _outputs(job) // rows
         layers[name] = LayerPlan(
-            path,
-            facts.accumulator_bound,
-            INT_LIMIT if path.startswith("int8") else FLOAT_LIMIT,
-            chunk * (math.prod(job.x) + math.prod(job.kernel) + 4 * outputs),
-            outputs * math.prod(job.kernel[:-1]) // rows,
-            seconds,
+            chosen[case],
+            case[1],
+            INT_LIMIT if chosen[case].startswith("int8") else FLOAT_LIMIT,
+            chunk * (at_once * (math.prod(job.x[1:]) + 4 * outputs) + math.prod(job.kernel)),
+            outputs * math.prod(job.kernel[:-1]),
+            alone[case][chosen[case]],
         )
-    return Plan(layers, chunk, rows, device, arithmetic)
+    return Plan(layers, chunk, at_once, device, arithmetic, 1 / seconds)
 
 
 def _paths(job: _Job, bound: int, arithmetic: Arithmetic) -> Iterator[Path]:
@@ -247,6 +287,31 @@ def _runner(job: _Job, path: Path, bound: int, arithmetic: Arithmetic, chunk: in
 
     compiled = jax.jit(run).lower(x, kernels).compile()
     return lambda: jax.block_until_ready(compiled(x, kernels))
+
+
+def _network_runner(
+    network: QuantizedNetwork,
+    arithmetic: Arithmetic,
+    paths: Mapping[str, Path],
+    chunk: int,
+    rows: int,
+) -> Callable:
+    """A compiled call: the whole network for `CANDIDATES` or ``chunk`` candidates."""
+    count = max(chunk, CANDIDATES)
+    module = network.integer_module(arithmetic, paths)
+    low, high = network.ranges["input"]
+    shape = (rows, *network.image_shape)
+    images = jnp.asarray(np.random.default_rng(0).integers(low, high + 1, shape), jnp.int8)
+    weights = {name: jnp.stack([kernel] * count) for name, kernel in network.weights.items()}
+
+    def run(weights: Any, constants: Any, images: jax.Array) -> jax.Array:
+        def one(weights: Any) -> jax.Array:
+            return jnp.sum(forward(module, weights, constants, images), dtype=jnp.int32)
+
+        return jax.lax.map(one, weights, batch_size=chunk if chunk > 1 else None)
+
+    compiled = jax.jit(run).lower(weights, network.constants, images).compile()
+    return lambda: jax.block_until_ready(compiled(weights, network.constants, images))
 
 
 def _shortest(run: Callable[[], Any], limit: float) -> float:

@@ -110,7 +110,14 @@ def print_plan(
     table = Table(title=f"{found.device}; {path.name}, {arithmetic}", title_justify="left")
     table.add_column("layer")
     table.add_column("path")
-    columns = ("bound", "exact below", "KiB at once", "multiply-adds", "µs per image", "of time")
+    columns = (
+        "bound",
+        "exact below",
+        "KiB at once",
+        "multiply-adds",
+        "µs per image",
+        "of products",
+    )
     for column in columns:
         table.add_column(column, justify="right")
     for name, layer in found.layers.items():
@@ -129,7 +136,7 @@ def print_plan(
         "one after the other" if found.candidate_chunk == 1 else f"{found.candidate_chunk} at once"
     )
     _say(
-        f"candidates {side}, {found.rows} images at once; products alone allow "
+        f"candidates {side}, {found.rows} images at once; "
         f"{found.images_per_second:,.0f} candidate images/s"
     )
     return found

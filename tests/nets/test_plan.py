@@ -93,7 +93,7 @@ def test_a_damaged_cache_is_measured_anew(
     text: str, lenet: QuantizedNetwork, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "plans.json"
-    made = Plan({"only": LayerPlan("int8", 1, INT_LIMIT, 1, 1, 1e-6)}, 1, 4, "here", "int")
+    made = Plan({"only": LayerPlan("int8", 1, INT_LIMIT, 1, 1, 1e-6)}, 1, 4, "here", "int", 9.0)
     monkeypatch.setattr(planning, "_measured", lambda *args: made)
     plan(lenet, arithmetic="int", batch=4, cache=cache)
     (key,) = json.loads(cache.read_text())
@@ -106,7 +106,7 @@ def test_a_cache_that_cannot_be_written_is_no_failure(
     lenet: QuantizedNetwork, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    made = Plan({"only": LayerPlan("int8", 1, INT_LIMIT, 1, 1, 1e-6)}, 1, 4, "here", "int")
+    made = Plan({"only": LayerPlan("int8", 1, INT_LIMIT, 1, 1, 1e-6)}, 1, 4, "here", "int", 9.0)
     monkeypatch.setattr(planning, "_measured", lambda *args: made)
     assert plan(lenet, arithmetic="int", batch=4, cache=tmp_path / "file" / "x.json") == made
 
@@ -115,3 +115,36 @@ def test_candidates_side_by_side_are_measured_as_one_call(lenet: QuantizedNetwor
     job = planning._jobs(lenet, 2)[2][1]
     run = planning._runner(job, "int8", lenet.layers["dense_0"].accumulator_bound, "int", 8)
     assert jnp.shape(run()) == (8,)
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_a_path_changes_only_where_the_whole_network_gets_faster(
+    helps: bool, lenet: QuantizedNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone, every convolution is fastest by im2col."""
+
+    def alone(job: Any, path: str, *_: Any) -> float:
+        return 1.0 if path.endswith("im2col") else 1.1
+
+    def network(_: Any, __: Any, paths: dict[str, str], *___: Any) -> float:
+        return 0.5 if helps and paths["conv_0"] == "int8_im2col" else 1.0
+
+    monkeypatch.setattr(planning, "_runner", alone)
+    monkeypatch.setattr(planning, "_network_runner", network)
+    monkeypatch.setattr(planning, "_shortest", lambda seconds, limit: seconds)
+    made = plan(lenet, arithmetic="int", batch=64)
+    assert (made.layers["conv_0"].path == "int8_im2col") == helps
+    assert made.images_per_second == planning.CANDIDATES * 64 / (0.5 if helps else 1.0)
+
+
+@pytest.mark.parametrize(("seconds", "rows"), [(1.0, 70), (1.2, 64)])
+def test_more_images_at_once_where_each_takes_less_time(
+    seconds: float, rows: int, lenet: QuantizedNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def network(*arguments: Any) -> float:
+        return seconds if arguments[-1] == 70 else 1.0
+
+    monkeypatch.setattr(planning, "_runner", lambda *_: 1.0)
+    monkeypatch.setattr(planning, "_network_runner", network)
+    monkeypatch.setattr(planning, "_shortest", lambda seconds, limit: seconds)
+    assert plan(lenet, arithmetic="int", batch=70).rows == rows
