@@ -3,8 +3,8 @@
     python benchmarks/engine.py [--output results/bench_engine.json]
 
 *Share of pure inference*: candidate images per second of whole generations (draw, evaluate,
-learn) over images per second of one network at its fastest measured path and batch, in the same
-run. *Free* generations edit any genes, so every candidate is computed from the first layer on;
+learn) over images per second of one network at its fastest measured path and batch, measured
+before and after them. *Free* generations edit any genes, so every candidate is computed from the first layer on;
 *block* ones stay within a block, so what candidates share is computed once. Beside them: what a
 user would use instead (`benchmarks/peers.py`), the machine's matrix-product peak, growth from 16 to
 4096 candidates, 60 million genes times 4096 candidates, and the overhead of sharding on forced host
@@ -21,6 +21,7 @@ import pathlib
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -32,7 +33,6 @@ import tyro
 from flax import linen as nn
 from generation import ternary_network
 from matplotlib.figure import Figure
-from peers import measure as measure_peers
 from rich.console import Console
 from rich.table import Table
 
@@ -47,6 +47,7 @@ from qevo.run.provenance import commit, device, versions
 BATCH = {"lenet_300_100": 1024, "lenet_5": 256, "resnet_20": 64}  # images per candidate
 GROUP = 500
 NEVER = 1 << 30
+LENGTH = 2  # generations per call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +112,12 @@ def measure(name: str, config: Config) -> dict[str, Any]:
         "populations": [],
         "peers": {},
     }
-    row["single"] = single(network, images, machine)
+    alone = Alone(network, images, machine)
+    row["single"] = {
+        "paths": alone.best[0],
+        "batch": alone.best[1],
+        "images_per_second": alone.rate,
+    }
     for population in config.populations:
         for grouping in ("entropy", "block"):
             problem = NetworkProblem.of(
@@ -125,51 +131,64 @@ def measure(name: str, config: Config) -> dict[str, Any]:
                 plan=machine,
                 candidate_chunk=machine.candidate_chunk,
             )
-            row["populations"].append(
-                {"population": population, "grouping": "free" if grouping == "entropy" else "block"}
-                | generations(problem, population, grouping, config.seconds)
-            )
-    again = single(network, images, machine)  # the machine may have changed its speed meanwhile
-    if again["images_per_second"] > row["single"]["images_per_second"]:
-        row["single"] = again
-    for part in row["populations"]:
-        part["share_of_inference"] = part["images_per_second"] / row["single"]["images_per_second"]
+            before = alone.again()
+            part = generations(problem, population, grouping, config.seconds)
+            one = max(before, alone.again())  # the machine changes its speed in the meantime
+            share = {
+                "single_images_per_second": one,
+                "share_of_inference": part["images_per_second"] / one,
+            }
+            kind = "free" if grouping == "entropy" else "block"
+            row["populations"].append({"population": population, "grouping": kind} | part | share)
     if config.peers:
-        found = measure_peers(name, population=16, batch=batch)
-        row["peers"] = {peer: value._asdict() for peer, value in found.items()}
+        row["peers"] = peers(name, batch)
     return row
 
 
-def single(network: QuantizedNetwork, images: np.ndarray, machine: Plan) -> dict[str, Any]:
-    """Images per second of one network: the better of its plan and the default paths, any batch."""
-    prepared = jnp.asarray(network.prepare(jnp.asarray(images[:4096])))
-    rates = {}
-    for paths in ("plan", "default"):
-        module = network.integer_module("fast", machine.paths if paths == "plan" else None)
-        for batch in (16, 64, 256, 1024):
-            rates[paths, batch] = _alone(module, network, prepared[:1024], batch)
-    best = max(rates, key=lambda key: rates[key])
-    return {"paths": best[0], "batch": best[1], "images_per_second": rates[best]}
+class Alone:
+    """One network at its fastest paths and batch: the better of its plan and the default paths."""
+
+    def __init__(self, network: QuantizedNetwork, images: np.ndarray, machine: Plan):
+        prepared = network.prepare(jnp.asarray(images[:1024]))
+        self.calls: dict[tuple[str, int], Callable[[], Any]] = {}
+        for paths in ("plan", "default"):
+            module = network.integer_module("fast", machine.paths if paths == "plan" else None)
+            for batch in (16, 64, 256, 1024):
+                batches = prepared.reshape(-1, batch, *prepared.shape[1:])
+                self.calls[paths, batch] = _over_batches(module, network, batches)
+        self.images = len(prepared)
+        rates = {key: self.images / _best(call, 1.0) for key, call in self.calls.items()}
+        self.best = max(rates, key=lambda key: rates[key])
+        self.rate = rates[self.best]
+
+    def again(self) -> float:
+        """Images per second now."""
+        return self.images / _best(self.calls[self.best], 1.0)
 
 
-def _alone(module: nn.Module, network: QuantizedNetwork, images: jax.Array, batch: int) -> float:
-    """Images per second, batch after batch in one call."""
-    batches = images.reshape(-1, batch, *images.shape[1:])
+def _over_batches(
+    module: nn.Module, network: QuantizedNetwork, batches: jax.Array
+) -> Callable[[], Any]:
+    """Batch after batch in one call."""
     call = jax.jit(lambda w, c, x: jax.lax.map(lambda b: forward(module, w, c, b), x))
-    return len(images) / _best(lambda: call(network.weights, network.constants, batches), 1.0)
+    jax.block_until_ready(call(network.weights, network.constants, batches))
+    return lambda: call(network.weights, network.constants, batches)
 
 
 def generations(
     problem: NetworkProblem, population: int, grouping: str, seconds: float
 ) -> dict[str, Any]:
-    """Whole generations in one compiled call."""
+    """Whole generations in one compiled call.
+
+    Blocks differ in cost, so each is measured by itself; a generation costs what they cost in the
+    mean, weighed with how often a fresh search visits each (by its number of genes).
+    """
     algorithm = Coevolution(
         problem.space,
         CoevolutionConfig(population=population, group=GROUP, grouping=grouping),  # type: ignore[arg-type]
     )
     key = jax.random.key(0)
     carry = first_carry(algorithm, problem, key)
-    length = 2 if grouping == "entropy" else 16  # enough to visit all kinds of blocks
     rules = Rules(generations=NEVER, validate_every=NEVER)
 
     def call(problem: NetworkProblem, key: jax.Array, carry: Carry) -> Any:
@@ -178,7 +197,7 @@ def generations(
             problem,
             key,
             carry,
-            length=length,
+            length=LENGTH,
             rules=rules,
             chunk=problem.candidate_chunk,
             mesh=None,
@@ -188,13 +207,49 @@ def generations(
     compiled = jax.jit(call).lower(problem, key, carry).compile()
     compilation = time.perf_counter() - began
     memory = compiled.memory_analysis()
-    spent = _best(lambda: compiled(problem, key, carry), seconds)
+    parts = []
+    movable = np.asarray(carry.state.uncertainty > 0)
+    for names, inside in _places(problem.space, grouping):
+        # A search draws genes in proportion to their uncertainty: without any, never.
+        uncertainty = carry.state.uncertainty * jnp.asarray(inside, jnp.int16)
+        there = carry._replace(state=dataclasses.replace(carry.state, uncertainty=uncertainty))
+        spent = _best(lambda there=there: compiled(problem, key, there), seconds) / LENGTH
+        share = float(movable[inside].sum() / movable.sum())
+        parts.append({"leaves": names, "visits": share, "seconds": spent})
+    spent = sum(part["visits"] * part["seconds"] for part in parts)
     return {
-        "images_per_second": length * population * problem.batch_size / spent,
-        "generation_seconds": spent / length,
+        "seconds_per_generation": spent,
+        "images_per_second": population * problem.batch_size / spent,
+        "blocks": parts,
         "compile_seconds": compilation,
         "memory_bytes": memory.temp_size_in_bytes if memory else None,
     }
+
+
+def _places(space: Space, grouping: str) -> list[tuple[list[str], np.ndarray]]:
+    """The parts that generations stay within, names and bool ``[N]``: blocks, or everything."""
+    if grouping != "block":
+        return [(["all"], np.ones(space.size, bool))]
+    places = []
+    for block in space.blocks:
+        leaves = [space.layout[index] for index in block.leaves]
+        inside = np.zeros(space.size, bool)
+        for leaf in leaves:
+            inside[leaf.offset : leaf.offset + leaf.size] = True
+        places.append(([leaf.name for leaf in leaves], inside))
+    return places
+
+
+def peers(name: str, batch: int) -> dict[str, Any]:
+    """What `benchmarks/peers.py` measures, in a process of its own: idle threads of other
+    libraries spin, which slows what this process measures next."""
+    script = pathlib.Path(__file__).with_name("peers.py")
+    with tempfile.TemporaryDirectory() as folder:
+        output = pathlib.Path(folder) / "peers.json"
+        options = ["--networks", name, "--population", "16", "--batch", str(batch)]
+        command = [sys.executable, str(script), *options, "--output", str(output)]
+        subprocess.run(command, check=True, capture_output=True)
+        return json.loads(output.read_text())["networks"][name]
 
 
 def matmul_peak(dtype: str) -> float:

@@ -202,11 +202,11 @@ def _measured(
     chosen: dict[tuple[_Job, int], Path] = {}
     for case in cases:
         job, bound = case
-        chosen[case] = default_path(
-            job.layer, job.x, job.kernel, arithmetic=arithmetic, bound=bound
-        )
+        usual = default_path(job.layer, job.x, job.kernel, arithmetic=arithmetic, bound=bound)
+        chosen[case] = usual
         times: dict[Path, float] = {}
-        for path in dict.fromkeys([chosen[case], *_paths(job, bound, arithmetic)]):
+        exact: list[Path] = [usual, *_paths(job, bound, arithmetic)]
+        for path in dict.fromkeys(exact):
             run = _runner(job, path, bound, arithmetic, chunk)
             limit = 3 * min(times.values(), default=math.inf)
             times[path] = _shortest(run, limit)
