@@ -3,12 +3,12 @@
     python benchmarks/engine.py [--output results/bench_engine.json]
 
 *Share of pure inference*: candidate images per second of whole generations (draw, evaluate,
-learn) over images per second of one network at its fastest measured path and batch, measured
-before and after them. *Free* generations edit any genes, so every candidate is computed from the first layer on;
-*block* ones stay within a block, so what candidates share is computed once. Beside them: what a
-user would use instead (`benchmarks/peers.py`), the machine's matrix-product peak, growth from 16 to
-4096 candidates, 60 million genes times 4096 candidates, and the overhead of sharding on forced host
-devices.
+learn) over images per second of one network at its fastest measured path and batch, measured before
+and after them. *Free* generations edit any genes, so every candidate is computed from the first
+layer on; *block* ones stay within a block, so what candidates share is computed once. Beside them:
+what a user would use instead (`benchmarks/peers.py`), the machine's matrix-product peak, growth
+from 16 to 4096 candidates, 60 million genes times 4096 candidates, and the overhead of sharding on
+forced host devices.
 """
 
 from __future__ import annotations

@@ -206,7 +206,9 @@ def _measured(
         chosen[case] = usual
         times: dict[Path, float] = {}
         exact: list[Path] = [usual, *_paths(job, bound, arithmetic)]
-        for path in dict.fromkeys(exact):
+        for path in exact:
+            if path in times:
+                continue
             run = _runner(job, path, bound, arithmetic, chunk)
             limit = 3 * min(times.values(), default=math.inf)
             times[path] = _shortest(run, limit)
