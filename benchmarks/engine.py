@@ -48,6 +48,7 @@ BATCH = {"lenet_300_100": 1024, "lenet_5": 256, "resnet_20": 64}  # images per c
 GROUP = 500
 NEVER = 1 << 30
 LENGTH = 2  # generations per call
+DRAWS = 1 << 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,7 @@ def main(config: Config) -> None:
         return
     console = Console(width=150)
     result: dict[str, Any] = {
-        "command": "python benchmarks/engine.py",
+        "command": "make bench-engine",
         "peak": {name: matmul_peak(name) for name in ("int8", "float32")},
         "networks": [],
     }
@@ -118,19 +119,19 @@ def measure(name: str, config: Config) -> dict[str, Any]:
         "batch": alone.best[1],
         "images_per_second": alone.rate,
     }
+    problem = NetworkProblem.of(
+        network,
+        images,
+        labels,
+        images[:64],
+        labels[:64],
+        batch_size=batch,
+        arithmetic="fast",
+        plan=machine,
+        candidate_chunk=machine.candidate_chunk,
+    )
     for population in config.populations:
         for grouping in ("entropy", "block"):
-            problem = NetworkProblem.of(
-                network,
-                images,
-                labels,
-                images[:64],
-                labels[:64],
-                batch_size=batch,
-                arithmetic="fast",
-                plan=machine,
-                candidate_chunk=machine.candidate_chunk,
-            )
             before = alone.again()
             part = generations(problem, population, grouping, config.seconds)
             one = max(before, alone.again())  # the machine changes its speed in the meantime
@@ -141,7 +142,12 @@ def measure(name: str, config: Config) -> dict[str, Any]:
             kind = "free" if grouping == "entropy" else "block"
             row["populations"].append({"population": population, "grouping": kind} | part | share)
     if config.peers:
+        before = alone.again()
         row["peers"] = peers(name, batch)
+        one = max(before, alone.again())
+        for peer in row["peers"].values():
+            rate = peer["images_per_second"]
+            peer["share_of_inference"] = rate and rate / one
     return row
 
 
@@ -181,7 +187,7 @@ def generations(
     """Whole generations in one compiled call.
 
     Blocks differ in cost, so each is measured by itself; a generation costs what they cost in the
-    mean, weighed with how often a fresh search visits each (by its number of genes).
+    mean, weighed with how often a fresh search draws each.
     """
     algorithm = Coevolution(
         problem.space,
@@ -208,14 +214,13 @@ def generations(
     compilation = time.perf_counter() - began
     memory = compiled.memory_analysis()
     parts = []
-    movable = np.asarray(carry.state.uncertainty > 0)
-    for names, inside in _places(problem.space, grouping):
+    visits = _visits(algorithm, carry) if grouping == "block" else np.ones(1)
+    for (names, inside), share in zip(_places(problem.space, grouping), visits, strict=True):
         # A search draws genes in proportion to their uncertainty: without any, never.
         uncertainty = carry.state.uncertainty * jnp.asarray(inside, jnp.int16)
         there = carry._replace(state=dataclasses.replace(carry.state, uncertainty=uncertainty))
         spent = _best(lambda there=there: compiled(problem, key, there), seconds) / LENGTH
-        share = float(movable[inside].sum() / movable.sum())
-        parts.append({"leaves": names, "visits": share, "seconds": spent})
+        parts.append({"leaves": names, "visits": float(share), "seconds": spent})
     spent = sum(part["visits"] * part["seconds"] for part in parts)
     return {
         "seconds_per_generation": spent,
@@ -224,6 +229,18 @@ def generations(
         "compile_seconds": compilation,
         "memory_bytes": memory.temp_size_in_bytes if memory else None,
     }
+
+
+def _visits(algorithm: Coevolution, carry: Carry) -> np.ndarray:
+    """How often each block is drawn, as shares of many draws."""
+
+    def block(key: jax.Array) -> jax.Array:
+        place = algorithm.propose(key, carry.state)[0].place
+        assert place is not None
+        return place.block
+
+    drawn = jax.jit(jax.vmap(block))(jax.random.split(jax.random.key(0), DRAWS))
+    return np.bincount(drawn, minlength=len(algorithm.space.blocks)) / DRAWS
 
 
 def _places(space: Space, grouping: str) -> list[tuple[list[str], np.ndarray]]:
@@ -241,14 +258,15 @@ def _places(space: Space, grouping: str) -> list[tuple[list[str], np.ndarray]]:
 
 
 def peers(name: str, batch: int) -> dict[str, Any]:
-    """What `benchmarks/peers.py` measures, in a process of its own: idle threads of other
-    libraries spin, which slows what this process measures next."""
+    """What `benchmarks/peers.py` measures."""
+    # In a process of its own: idle threads of other libraries may spin.
     script = pathlib.Path(__file__).with_name("peers.py")
     with tempfile.TemporaryDirectory() as folder:
         output = pathlib.Path(folder) / "peers.json"
         options = ["--networks", name, "--population", "16", "--batch", str(batch)]
         command = [sys.executable, str(script), *options, "--output", str(output)]
-        subprocess.run(command, check=True, capture_output=True)
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
         return json.loads(output.read_text())["networks"][name]
 
 
@@ -331,8 +349,8 @@ def _in_a_process(part: str, devices: int = 1) -> dict[str, Any]:
 
 
 def _best(call: Callable[[], Any], seconds: float) -> float:
-    """Seconds of the fastest of the calls that fit into ``seconds``; of two at least, unless the
-    first takes more than that, and little of it can have been a warm-up."""
+    """Seconds of the fastest of the calls that fit into ``seconds``: at least three, or the first
+    alone where it takes longer than that."""
     times: list[float] = []
     while sum(times) < seconds or (len(times) < 3 and times[0] < seconds):
         began = time.perf_counter()
@@ -344,7 +362,7 @@ def _best(call: Callable[[], Any], seconds: float) -> float:
 def _table(row: dict[str, Any], peak: dict[str, float]) -> Table:
     one = row["single"]
     title = (
-        f"{row['network']}: one network {one['images_per_second']:,.0f} images/s "
+        f"{row['network']}: one network {one['images_per_second']:,.0f} images/s at first "
         f"({one['paths']}, batch {one['batch']}); B = {row['batch']}"
     )
     table = Table(title=title, title_justify="left")
@@ -358,14 +376,17 @@ def _table(row: dict[str, Any], peak: dict[str, float]) -> Table:
             str(part["population"]),
             f"{part['images_per_second']:,.0f}",
             f"{part['share_of_inference']:.2f}",
-            *(f"{100 * rate / peak[kind]:.0f} %" for kind in ("int8", "float32")),
+            *(
+                f"{100 * rate / peak[kind]:.0f} %" if part["grouping"] == "free" else ""
+                for kind in ("int8", "float32")  # by blocks, most products are not computed
+            ),
             f"{part['memory_bytes'] / 2**20:,.0f}" if part["memory_bytes"] is not None else "",
             f"{part['compile_seconds']:.1f}",
         )
     for name, peer in row["peers"].items():
         rate = peer["images_per_second"]
         shown = f"{rate:,.0f}" if rate else peer["note"]
-        share = f"{rate / one['images_per_second']:.3f}" if rate else ""
+        share = f"{peer['share_of_inference']:.3f}" if rate else ""
         table.add_row(name, "16" if name != "onnxruntime_int8" else "1", shown, share)
     return table
 
@@ -381,10 +402,8 @@ def draw(path: pathlib.Path, result: dict[str, Any]) -> None:
             axes.plot(
                 sizes, [p["share_of_inference"] for p in parts], marker=marker, label=grouping
             )
-        one = row["single"]["images_per_second"]
         for name, peer in row["peers"].items():
-            if peer["images_per_second"]:
-                share = peer["images_per_second"] / one
+            if share := peer["share_of_inference"]:
                 axes.axhline(share, color="0.6", linewidth=0.8, linestyle=":")
                 axes.annotate(name, (sizes[0], share), fontsize=7, color="0.4", va="bottom")
         axes.axhline(1, color="0.3", linewidth=0.8)
