@@ -59,7 +59,7 @@ class Config:
     """Architectures."""
     populations: tuple[int, ...] = (16, 64, 256, 1024)
     """Candidates (P)."""
-    seconds: float = 10.0
+    seconds: float = 2.0
     """Time for each measurement of generations, at least."""
     peers: bool = True
     """Measure the peers too."""
