@@ -14,14 +14,13 @@ import json
 import os
 import pathlib
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from qevo.algorithms import CoevolutionConfig
 from qevo.report.table import METHODS
 from qevo.run import StageConfig, TrainConfig, train_once
-from qevo.run.session import session
+from qevo.run.session import script
 
 WEIGHTS = "weights/resnet8_cifar10/resnet8_cifar10_f32_keras_names.npz"
 
@@ -102,6 +101,4 @@ def run(config: Config, bits: str) -> dict:
 
 
 if __name__ == "__main__":
-    settings = tyro.cli(Config, description=__doc__)
-    with session():
-        main(settings)
+    script(main, Config, __doc__)

@@ -13,13 +13,11 @@ import dataclasses
 import pathlib
 from typing import Literal
 
-import tyro
-
 from qevo.algorithms import CoevolutionConfig
 from qevo.quantize.training import TrainingConfig
 from qevo.report.summary import summarise
 from qevo.run import StageConfig, TrainConfig, train_once
-from qevo.run.session import session
+from qevo.run.session import script
 
 SETTINGS = ("epochs", "constants", "generations", "population", "batch")
 
@@ -94,6 +92,4 @@ def settings(config: Config, seed: int) -> TrainConfig:
 
 
 if __name__ == "__main__":
-    chosen = tyro.cli(Config, description=__doc__)
-    with session():
-        main(chosen)
+    script(main, Config, __doc__)

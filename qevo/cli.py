@@ -18,7 +18,7 @@ from qevo.run.config import TrainConfig
 from qevo.run.folder import read_config
 from qevo.run.inspect import audit_run, evaluate_file, print_plan
 from qevo.run.pipeline import train
-from qevo.run.session import session
+from qevo.run.session import exit_code, session
 
 DESCRIPTION = """Evolve integer neural networks: no gradients, and in the search no floating point.
 
@@ -98,20 +98,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         command = parse(arguments)
         with session(command.hosts if isinstance(command, TrainCommand) else None):
-            sys.exit(_code(command))
+            sys.exit(exit_code(lambda: _run(command)))
     except QevoError as error:
         print(f"qevo: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-def _code(command: object) -> int:
-    try:
-        return _run(command)
-    except (QevoError, OSError) as error:  # OSError: a full disk, a folder without permission
-        print(f"qevo: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
 
 
 def parse(arguments: list[str] | None) -> object:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import jax
+import tyro
 
 from qevo.core.hosts import Hosts, connected
+from qevo.errors import QevoError
+
+C = TypeVar("C")
 
 
 @contextlib.contextmanager
@@ -27,6 +33,27 @@ def session(hosts: Hosts | None = None) -> Iterator[None]:
         jax.config.update("jax_compilation_cache_dir", str(folder / "jax"))
     with connected(hosts or Hosts()):
         yield
+
+
+def exit_code(run: Callable[[], int | None]) -> int:
+    """What ``run`` returns, 0 for ``None``; 2 for input that cannot work, 130 on Ctrl-C.
+
+    Says on standard error what was wrong.
+    """
+    try:
+        return run() or 0
+    except (QevoError, OSError) as error:  # OSError: a full disk, a folder without permission
+        print(f"qevo: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def script(main: Callable[[C], None], config: type[C], description: str | None) -> None:
+    """Run an experiment as a command of its own: ``config`` is its command line."""
+    settings = tyro.cli(config, description=description)
+    with session():
+        sys.exit(exit_code(lambda: main(settings)))
 
 
 def cache_folder() -> pathlib.Path | None:
