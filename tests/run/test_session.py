@@ -10,7 +10,8 @@ import jax
 import pytest
 import support
 
-from qevo.run.session import cache_folder, session
+from qevo.errors import QevoError
+from qevo.run.session import cache_folder, exit_code, session
 
 TWICE = """
 import json
@@ -57,3 +58,26 @@ def test_the_default_cache_folder(tmp_path: pathlib.Path, monkeypatch: pytest.Mo
     for unset in ("", "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", unset)
         assert cache_folder() == tmp_path / "home" / ".cache" / "qevo"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (QevoError("bits: 5"), 2, "qevo: bits: 5\n"),
+        (OSError("disk full"), 2, "qevo: disk full\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_a_failure_is_said_and_not_traced(
+    error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    assert exit_code(fail) == code
+    assert capsys.readouterr().err == said
+
+
+def test_success_is_zero_or_what_the_command_says() -> None:
+    assert exit_code(lambda: None) == 0
+    assert exit_code(lambda: 1) == 1
