@@ -158,13 +158,17 @@ def _train_teacher(config: TrainConfig, module: nn.Module, search: Split) -> Any
 
 
 def _shapes(module: nn.Module, images: np.ndarray) -> Any:
+    refused = (
+        f"{type(module).__name__} cannot take images of {images.shape[1:]}, which may be too small"
+    )
     try:
-        return jax.eval_shape(lambda: module.init(jax.random.key(0), images[:1]))
+        shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), images[:1]))
     except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise QevoError(
-            f"{type(module).__name__} cannot take images of {images.shape[1:]}, which may be too "
-            f"small: {error}"
-        ) from None
+        raise QevoError(f"{refused}: {error}") from None
+    empty = [name for name, shape in _by_name(shapes).items() if 0 in shape]
+    if empty:
+        raise QevoError(f"{refused}: nothing is left of them before {empty[0]}")
+    return shapes
 
 
 def _by_name(tree: Any) -> dict[str, tuple[int, ...]]:
