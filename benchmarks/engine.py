@@ -443,10 +443,12 @@ def draw(path: pathlib.Path, result: dict[str, Any]) -> None:
             axes.plot(
                 sizes, [p["share_of_inference"] for p in parts], marker=marker, label=grouping
             )
-        for name, peer in row["peers"].items():
-            if share := peer["share_of_inference"]:
+        peers = [(part["share_of_inference"] or 0, name) for name, part in row["peers"].items()]
+        for index, (share, name) in enumerate(sorted(peers)):
+            if share:
                 axes.axhline(share, color="0.6", linewidth=0.8, linestyle=":")
-                axes.annotate(name, (sizes[0], share), fontsize=7, color="0.4", va="bottom")
+                at, side = (sizes[0], "left") if index % 2 else (sizes[-1], "right")
+                axes.annotate(name, (at, share), fontsize=7, color="0.4", va="bottom", ha=side)
         axes.axhline(1, color="0.3", linewidth=0.8)
         axes.set(xscale="log", yscale="log", title=row["network"], xlabel="population")
         axes.set_xticks(sizes, [str(size) for size in sizes])
