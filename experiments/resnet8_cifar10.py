@@ -31,13 +31,13 @@ class Config:
 
     bits: tuple[str, ...] = ("8", "4", "ternary")
     """Bits of all weights, one run each."""
-    constants: int = 100
+    constants: int = 60
     """Generations over multipliers and biases."""
-    weights: int = 100
+    weights: int = 300
     """Generations over the weights."""
     population: int = 32
     """Candidates per generation."""
-    batch: int = 256
+    batch: int = 512
     """Images per generation."""
     seed: int = 0
     """Seed of roundings and search."""
@@ -63,7 +63,8 @@ def main(config: Config) -> None:
     settings = {k: v for k, v in dataclasses.asdict(config).items() if isinstance(v, int | tuple)}
     command = (
         f"python experiments/resnet8_cifar10.py --bits {' '.join(config.bits)} --constants "
-        f"{config.constants} --weights {config.weights}"
+        f"{config.constants} --weights {config.weights} --population {config.population} --batch "
+        f"{config.batch}"
     )
     config.results.mkdir(parents=True, exist_ok=True)
     summary = {"command": command, "settings": settings, "runs": records}
@@ -86,14 +87,20 @@ def run(config: Config, bits: str) -> dict:
         batch=config.batch,
         constants=StageConfig(
             config.constants,
+            # Far from its start, a published network only gets worse: small steps.
             dataclasses.replace(
-                search, radius=2, spread=0.7, rate=1.0, margin=0.01, schedule=config.constants
+                search, group=4096, spread=0.2, rate=0.5, schedule=config.constants
             ),
         ),
         weights=StageConfig(
             config.weights,
             dataclasses.replace(
-                search, group=5000, rate=0.5, margin=0.002, schedule=config.weights
+                search,
+                grouping="block",
+                group=200,
+                rate=1.0,
+                margin=0.002,
+                schedule=config.weights,
             ),
         ),
     )
