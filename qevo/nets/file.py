@@ -19,7 +19,7 @@ from safetensors.numpy import save as serialize
 from qevo.errors import QevoError
 from qevo.nets.arithmetic import LayerArithmetic
 from qevo.nets.network import QuantizedNetwork
-from qevo.nets.registry import ARCHITECTURES, architecture
+from qevo.nets.registry import STORED, architecture
 
 VERSION = 1
 _KEY = "qevo"  # the one metadata key: several would be written in no fixed order
@@ -56,7 +56,7 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Quant
 
     Args:
       path: of the file.
-      module: the architecture, needed if it is not one of `ARCHITECTURES`.
+      module: the architecture, needed if it is not one of `STORED`.
 
     Raises:
       QevoError: no such file, a file that is cut short or no network file, another format version,
@@ -103,7 +103,7 @@ def _describe(module: nn.Module) -> dict[str, Any]:
         for field in dataclasses.fields(module)
         if field.name not in _UNSAVED
     }
-    names = [name for name, made in ARCHITECTURES.items() if made is type(module)]
+    names = [name for name, made in STORED.items() if made is type(module)]
     if names:
         return {"name": names[0], "fields": fields}
     return {
@@ -120,7 +120,7 @@ def _restore(description: dict[str, Any], module: nn.Module | None) -> nn.Module
         if given != description:
             raise QevoError(f"holds the architecture {description}, the given module is {given}")
         return module
-    if name not in ARCHITECTURES:
+    if name not in STORED:
         raise QevoError(f"holds the architecture {name}, which is not qevo's: pass module=")
     return architecture(name, **{k: _tuples(v) for k, v in description["fields"].items()})
 

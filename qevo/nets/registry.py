@@ -10,6 +10,7 @@ from qevo.errors import QevoError
 from qevo.nets.lenet import LeNet5
 from qevo.nets.mlp import LeNet300
 from qevo.nets.resnet import ResNet8, ResNet20, ResNet32, ResNet56
+from qevo.nets.traced import Traced
 from qevo.nets.vgg import VGG16
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
@@ -21,6 +22,8 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "resnet_56": ResNet56,
     "vgg_16": VGG16,
 }
+# What a file may name: also what is not chosen by name, but described by its fields.
+STORED: dict[str, Callable[..., nn.Module]] = {**ARCHITECTURES, "traced": Traced}
 
 
 def architecture(name: str, **fields: object) -> nn.Module:
@@ -29,9 +32,9 @@ def architecture(name: str, **fields: object) -> nn.Module:
     Raises:
       QevoError: for an unknown name, or a field that the architecture does not have.
     """
-    if name not in ARCHITECTURES:
+    if name not in STORED:
         raise QevoError(f"unknown architecture {name!r}; there are {', '.join(ARCHITECTURES)}")
     try:
-        return ARCHITECTURES[name](**fields)
+        return STORED[name](**fields)
     except TypeError as error:
         raise QevoError(f"architecture {name}: {error}") from None

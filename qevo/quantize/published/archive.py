@@ -1,12 +1,9 @@
-"""The arrays of a published npz file, each checked against the architecture it is for."""
+"""The arrays of a published file, each checked against the architecture it is for."""
 
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,28 +13,26 @@ from flax.traverse_util import flatten_dict
 
 from qevo.errors import QevoError
 from qevo.nets.float_numerics import BATCH_NORM_EPSILON
+from qevo.quantize.importing.arrays import read_arrays
 
 
 class Archive:
-    """The arrays of an npz file, taken one by one.
+    """The arrays of a checkpoint file (`read_arrays`), taken one by one.
+
+    Torch's counters of batches are left out.
 
     Args:
       path: of the file.
       content: what it should hold, for errors.
 
     Raises:
-      QevoError: if the file does not exist or is no npz.
+      QevoError: if the file does not exist or cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike[str], content: str) -> None:
-        if not Path(path).is_file():
-            raise QevoError(f"no such file: {path}")
         self._path, self._content = path, content
-        try:
-            with open(path, "rb") as file, np.load(file) as archive:
-                self._left = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise QevoError(f"{path}: not a readable npz: {error}") from None
+        arrays = read_arrays(path)
+        self._left = {n: a for n, a in arrays.items() if not n.endswith("num_batches_tracked")}
 
     @property
     def names(self) -> set[str]:

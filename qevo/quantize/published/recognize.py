@@ -24,7 +24,7 @@ _SCALINGS: dict[type[nn.Module], PixelScaling] = {
 
 
 def load_published(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:
-    """The network that an npz of published weights holds, recognised by the names of its arrays.
+    """The network that a file of published weights holds, recognised by the names of its arrays.
 
     Returns:
       As `load_resnet8` or `load_resnet_cifar`, whichever the names belong to.

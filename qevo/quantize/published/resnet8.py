@@ -27,7 +27,7 @@ _LAYERS = (  # in the order of the keras names conv2d, conv2d_1, ...
 
 
 def load_resnet8(path: str | os.PathLike[str]) -> tuple[ResNet8, dict[str, Any]]:
-    """MLPerf Tiny's float ResNet-8 for CIFAR-10, from an npz with its keras names.
+    """MLPerf Tiny's float ResNet-8 for CIFAR-10, from a file with its keras names.
 
     The convolutions' own biases are absorbed into the means of the batch norms behind them, and the
     difference of the two epsilons into the variances, so that the function is the same.
@@ -36,7 +36,7 @@ def load_resnet8(path: str | os.PathLike[str]) -> tuple[ResNet8, dict[str, Any]]
       The architecture, which takes raw pixels, and its variables.
 
     Raises:
-      QevoError: if the file does not exist or is no npz, or an array is missing, left over, of
+      QevoError: if the file does not exist or cannot be read, or an array is missing, left over, of
         another shape, or not finite.
     """
     archive = Archive(path, "MLPerf Tiny's ResNet-8")

@@ -20,7 +20,7 @@ _BY_BLOCKS = {3: ResNet20, 5: ResNet32, 9: ResNet56}
 
 
 def load_resnet_cifar(path: str | os.PathLike[str]) -> tuple[ResNet20, dict[str, Any]]:
-    """A float ResNet-20, -32 or -56 for CIFAR-10, from an npz with its torch names.
+    """A float ResNet-20, -32 or -56 for CIFAR-10, from a file with its torch names.
 
     Of github.com/akamaster/pytorch_resnet_cifar10 (Idelbayev): shortcut A, kernels OIHW, pixels
     normalised as torchvision's networks for ImageNet have them.
@@ -29,8 +29,8 @@ def load_resnet_cifar(path: str | os.PathLike[str]) -> tuple[ResNet20, dict[str,
       The architecture of the file's depth with that pixel rule, and its variables.
 
     Raises:
-      QevoError: if the file does not exist or is no npz, has another depth, or an array is missing,
-        left over, of another shape, or not finite.
+      QevoError: if the file does not exist or cannot be read, has another depth, or an array is
+        missing, left over, of another shape, or not finite.
     """
     archive = Archive(path, "a ResNet for CIFAR-10")
     blocks = len({name.split(".")[1] for name in archive.names if name.startswith("layer1.")})

@@ -23,6 +23,7 @@ from qevo.quantize.published import published_scaling
         ("resnet8_cifar10/resnet8_cifar10_f32_keras_names.npz", ResNet8),
         ("resnet_cifar10/resnet20_cifar10_f32.npz", ResNet20),
         ("resnet_cifar10/resnet56_cifar10_f32.npz", ResNet56),
+        ("resnet_cifar10/resnet20-12fca82f.th", ResNet20),
     ],
 )
 def test_any_name_will_do(file: str, made: Any, tmp_path: pathlib.Path) -> None:

@@ -92,7 +92,7 @@ def arrays() -> Arrays:
 @pytest.mark.parametrize(("blocks", "made"), [(3, ResNet20), (5, ResNet32), (9, ResNet56)])
 def test_is_the_network_of_the_torch_names(blocks: int, made: Any, tmp_path: pathlib.Path) -> None:
     arrays = random_arrays(blocks)
-    np.savez(tmp_path / "weights.npz", **arrays)
+    np.savez(tmp_path / "weights.npz", **arrays, **{"bn1.num_batches_tracked": np.asarray(7)})
     module, variables = load_resnet_cifar(tmp_path / "weights.npz")
     assert module == made(Float(scaling=IMAGENET_PIXELS))
     wanted = jax.eval_shape(module.init, jax.random.key(0), photos(1))
