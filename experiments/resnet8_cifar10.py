@@ -19,7 +19,7 @@ from rich.table import Table
 
 from qevo.algorithms import CoevolutionConfig
 from qevo.report.table import METHODS
-from qevo.run import StageConfig, TrainConfig, train_once
+from qevo.run import StageConfig, TrainConfig, run_once
 from qevo.run.session import script
 
 WEIGHTS = "weights/resnet8_cifar10/resnet8_cifar10_f32_keras_names.npz"
@@ -104,7 +104,7 @@ def run(config: Config, bits: str) -> dict:
             ),
         ),
     )
-    return train_once(settings)
+    return run_once(settings)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Literal
 from qevo.algorithms import CoevolutionConfig
 from qevo.quantize.training import TrainingConfig
 from qevo.report.summary import summarise
-from qevo.run import StageConfig, TrainConfig, train_once
+from qevo.run import StageConfig, TrainConfig, run_once
 from qevo.run.session import script
 
 SETTINGS = ("epochs", "constants", "generations", "population", "batch")
@@ -50,7 +50,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Run what is not there yet, then gather."""
-    records = [train_once(settings(config, seed)) for seed in config.seeds]
+    records = [run_once(settings(config, seed)) for seed in config.seeds]
     name = f"ternary_{config.architecture}_{config.data}"
     options = (
         f"--{option} {getattr(config, option)}" for option in ("architecture", "data", *SETTINGS)

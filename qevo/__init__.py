@@ -18,7 +18,7 @@ from qevo.integer.audit import AuditReport, audit
 from qevo.nets.file import load
 from qevo.nets.network import QuantizedNetwork
 from qevo.problems.network import NetworkProblem
-from qevo.quantize.convert import quantize_network
+from qevo.quantize.methods import quantize_network
 
 __version__ = importlib.metadata.version("qevo")
 

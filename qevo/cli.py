@@ -1,4 +1,4 @@
-"""The command line: `qevo train`, `qevo evaluate`, `qevo audit`, `qevo plan`."""
+"""The command line: `qevo train`, `refine`, `evaluate`, `audit` and `plan`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import inspect
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from qevo.core.hosts import Hosts
 from qevo.errors import QevoError
-from qevo.run.config import TrainConfig
+from qevo.run.config import AnyConfig, RefineConfig, TrainConfig
 from qevo.run.folder import read_config
 from qevo.run.inspect import audit_run, evaluate_file, print_plan
-from qevo.run.pipeline import train
+from qevo.run.pipeline import run_pipeline
 from qevo.run.session import exit_code, session
 
 DESCRIPTION = """Evolve integer neural networks: no gradients, and in the search no floating point.
@@ -26,6 +26,8 @@ DESCRIPTION = """Evolve integer neural networks: no gradients, and in the search
   qevo train --data mnist --bits "*=3"          3-bit weights, MNIST under QEVO_DATA_DIR
   qevo train --data my_images/ --name mine      your own images, one sub-folder per class
   qevo train --name mine --resume               go on where it stopped
+  qevo refine --network net.py:Net --checkpoint net.pth --data images/ --bits "*=4"
+                                                a float network of yours, quantized and refined
   qevo evaluate runs/mine/network.safetensors   the accuracy of a network file
   qevo audit runs/mine                          proof that the search holds no float
   qevo plan runs/mine/network.safetensors       how this machine computes each layer
@@ -39,6 +41,16 @@ class TrainCommand:
     """A run, and the processes that share it."""
 
     run: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    """The run."""
+    hosts: Hosts
+    """Several processes, on one host or more, share the search: start each with this command."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RefineCommand:
+    """A run, and the processes that share it."""
+
+    run: Annotated[RefineConfig, tyro.conf.arg(name="")]
     """The run."""
     hosts: Hosts
     """Several processes, on one host or more, share the search: start each with this command."""
@@ -87,6 +99,9 @@ class PlanConfig:
 
 Command = (
     Annotated[TrainCommand, tyro.conf.subcommand("train", description=inspect.getdoc(TrainConfig))]
+    | Annotated[
+        RefineCommand, tyro.conf.subcommand("refine", description=inspect.getdoc(RefineConfig))
+    ]
     | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
     | Annotated[AuditConfig, tyro.conf.subcommand("audit")]
     | Annotated[PlanConfig, tyro.conf.subcommand("plan")]
@@ -97,7 +112,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `qevo` command; exits with 2 for input that cannot work, 130 on Ctrl-C."""
     try:
         command = parse(arguments)
-        with session(command.hosts if isinstance(command, TrainCommand) else None):
+        hosts = command.hosts if isinstance(command, TrainCommand | RefineCommand) else None
+        with session(hosts):
             sys.exit(exit_code(lambda: _run(command)))
     except QevoError as error:
         print(f"qevo: {error}", file=sys.stderr)
@@ -115,18 +131,21 @@ def parse(arguments: list[str] | None) -> object:
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
     command = read()
-    if isinstance(command, TrainCommand) and command.run.resume and command.run.folder.exists():
-        run = command.run
-        known = dataclasses.replace(
-            read_config(run.folder), runs=run.runs, name=run.name, max_seconds=None
-        )
-        command = read(default=TrainCommand(known, Hosts()))
-    return command
+    if not isinstance(command, TrainCommand | RefineCommand):
+        return command
+    asked: AnyConfig = command.run
+    if not (asked.resume and asked.folder.exists()):
+        return command
+    known: Any = read_config(asked.folder)
+    if type(known) is not type(asked):
+        raise QevoError(f"{asked.folder} holds a run of the other command, train or refine")
+    known = dataclasses.replace(known, runs=asked.runs, name=asked.name, max_seconds=None)
+    return read(default=type(command)(known, Hosts()))
 
 
 def _run(command: object) -> int:
-    if isinstance(command, TrainCommand):
-        train(command.run)
+    if isinstance(command, TrainCommand | RefineCommand):
+        run_pipeline(command.run)
         return 0
     if isinstance(command, EvaluateConfig):
         evaluate_file(

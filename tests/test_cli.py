@@ -151,7 +151,7 @@ class TestCommands:
         def press(config: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(cli, "train", press)
+        monkeypatch.setattr(cli, "run_pipeline", press)
         code, _, error = said("train")
         assert code == 130
         assert "Traceback" not in error
@@ -176,7 +176,7 @@ class TestBadInput:
         [
             (("--data", "mnits"), "expected one of mnist, fashion_mnist, cifar10"),
             (("--data", "nowhere/mine.npz"), "nowhere/mine.npz: no such file or folder"),
-            (("--bits", "*=9"), "bits must be 'ternary', 2, 3, 4 or 8, not 9"),
+            (("--bits", "*=9"), "bits must be 'ternary' or 2 to 8, not 9"),
             (("--bits", "*=4", "conv_*=2"), "'conv_*' matches no layer; there are dense_0"),
             (("--device", "tpu"), "no device of kind 'tpu' here; there is: cpu:0"),
             (("--resume",), "nothing to resume"),

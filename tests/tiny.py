@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from qevo.algorithms import CoevolutionConfig
 from qevo.quantize.training import TrainingConfig
-from qevo.run import StageConfig, TrainConfig, train
+from qevo.run import StageConfig, TrainConfig, run_pipeline
 
 CLASSES = 3
 SHAPE = (8, 8, 1)
@@ -45,6 +45,7 @@ def config(data: pathlib.Path | str, runs: pathlib.Path, **changes: Any) -> Trai
         draws=2,
         batch=64,
         start="nearest",
+        roundings=("best_of_n", "layerwise"),
         constants=StageConfig(10, search),
         weights=StageConfig(20, search),
         validate_every=5,
@@ -56,7 +57,7 @@ def config(data: pathlib.Path | str, runs: pathlib.Path, **changes: Any) -> Trai
 def run(folder: pathlib.Path) -> pathlib.Path:
     """Write the data, do the run, and return its folder."""
     settings = config(write_blobs(folder / "blobs.npz"), folder / "runs")
-    train(settings)
+    run_pipeline(settings)
     return settings.folder
 
 
@@ -71,4 +72,11 @@ def words(settings: TrainConfig) -> list[str]:
     known = flatten_dict(dataclasses.asdict(TrainConfig()), sep=".")
     ours = flatten_dict(dataclasses.asdict(settings), sep=".")
     changed = {name: value for name, value in ours.items() if value != known[name]}
-    return [word for name, v in changed.items() for word in (f"--{name.replace('_', '-')}", str(v))]
+    return [
+        word
+        for name, value in changed.items()
+        for word in (
+            f"--{name.replace('_', '-')}",
+            *map(str, value if isinstance(value, tuple) else [value]),
+        )
+    ]

@@ -13,9 +13,8 @@ from flax import struct
 from qevo.core.evosax_base import EvolutionaryAlgorithm, Params
 from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal
+from qevo.core.selection import WORST, Stage
 from qevo.core.space import Space
-
-WORST = 2**31 - 1  # fitness of what has not been evaluated
 
 
 @struct.dataclass
@@ -43,8 +42,13 @@ class Algorithm(EvolutionaryAlgorithm):
     Attributes:
       space: the search space.
       population_size: P.
+      stages: how `qevo.evolve` scores a generation's candidates; all of them on the whole batch
+        where there are none. An evosax loop scores all candidates in any case.
+      spared: the first so many candidates go through all stages.
     """
 
+    stages: tuple[Stage, ...] = ()
+    spared: int = 0
     _default_params = Params()
 
     def __init__(self, space: Space, population_size: int):
@@ -84,7 +88,10 @@ class Algorithm(EvolutionaryAlgorithm):
 
     def describe(self) -> dict[str, Any]:
         """What a resumed run must share with the run that it continues (plain JSON values)."""
-        return {"algorithm": type(self).__name__, "population_size": self.population_size}
+        known = {"algorithm": type(self).__name__, "population_size": self.population_size}
+        if not self.stages:
+            return known
+        return known | {"stages": [list(stage) for stage in self.stages], "spared": self.spared}
 
     # evosax: https://github.com/RobertTLange/evosax, version 0.3
     # The base class jits these three, and its type checkers see that instead of methods.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from qevo.core.interruption import Interruption, interruptible
 from qevo.core.problem import Problem
 from qevo.core.program import compile_generations, placement
 from qevo.core.progress import ProgressReport
+from qevo.core.selection import Stage, check_stages
 from qevo.errors import QevoError
 
 Stopped = Literal["generations", "target", "patience", "time", "interrupted"]
@@ -91,7 +93,7 @@ def evolve(
       scan_length: generations per compiled call.
       candidate_chunk: candidates in memory at once; the problem's own choice by default.
       devices: how many, which, or of what kind ("cpu", "gpu", "tpu"); all of the default kind where
-        their number divides the population.
+        their number divides the population, and the candidates of each of the algorithm's stages.
       batch_devices: how many of them share the rows of each candidate's batch, for a population
         smaller than the number of devices or a batch too large for one; by default each has whole
         candidates.
@@ -119,8 +121,11 @@ def evolve(
     key = seed if isinstance(seed, jax.Array) else jax.random.key(seed)
     rules = Rules(generations, validate_every, patience, target)
     chunk = candidate_chunk if candidate_chunk is not None else problem.candidate_chunk
-    chosen = choose_devices(devices, algorithm.population_size * max(batch_devices, 1))
-    _check_batch(problem, key, len(chosen), batch_devices)
+    stages = algorithm.stages
+    check_stages(stages, algorithm.population_size, algorithm.spared)
+    shares = math.gcd(algorithm.population_size, *(stage.candidates for stage in stages))
+    chosen = choose_devices(devices, shares * max(batch_devices, 1))
+    _check_batch(problem, key, len(chosen), batch_devices, stages)
     mesh, place = placement(chosen, batch_devices)
     own = own_devices(chosen)
     fingerprint = _fingerprint(algorithm, problem, key, rules)
@@ -226,8 +231,10 @@ def _check(generations: int, validate_every: int, scan: int, chunk: int | None, 
             raise QevoError(f"{name} must be at least 1, got {value}")
 
 
-def _check_batch(problem: Problem, key: jax.Array, devices: int, batch_devices: int) -> None:
-    if batch_devices == 1:
+def _check_batch(
+    problem: Problem, key: jax.Array, devices: int, batch_devices: int, stages: Sequence[Stage]
+) -> None:
+    if batch_devices == 1 and not stages:
         return
     if batch_devices < 1 or devices % batch_devices:
         raise QevoError(f"{devices} devices cannot be in groups of {batch_devices} batch_devices")
@@ -235,11 +242,18 @@ def _check_batch(problem: Problem, key: jax.Array, devices: int, batch_devices: 
     if problem.batch_chunk is None or len(rows) != 1 or rows == {()}:
         raise QevoError(
             f"{type(problem).__name__}'s fitness is no sum over rows of its batch (batch_chunk is "
-            "not set), so devices cannot share a batch"
+            "not set), so neither stages nor devices can share a batch"
         )
     ((count,),) = rows
-    if count % batch_devices:
-        raise QevoError(f"{batch_devices} devices cannot share {count} rows of a batch evenly")
+    if stages and stages[-1].rows != count:
+        raise QevoError(
+            f"the last stage must be scored on the whole batch of {count} rows, not on "
+            f"{stages[-1].rows}"
+        )
+    ends = [stage.rows for stage in stages] or [count]
+    for end in ends:
+        if end % batch_devices:
+            raise QevoError(f"{batch_devices} devices cannot share {end} rows of a batch evenly")
 
 
 def _fingerprint(

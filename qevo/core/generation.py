@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,8 @@ from jax.sharding import Mesh, PartitionSpec
 
 from qevo.core.algorithm import Algorithm
 from qevo.core.problem import Metrics, Problem, int32_scalar
-from qevo.core.proposal import Proposal, edit
+from qevo.core.proposal import Share, edit
+from qevo.core.selection import staged_scores
 
 POPULATION_AXIS = "population"
 BATCH_AXIS = "batch"
@@ -80,7 +82,8 @@ def run_generation(
     batch = problem.batch(keys[0])
     context = algorithm.context(carry.state)
     proposal, state = algorithm.propose(keys[1], carry.state)
-    fitness = _scores(problem, context, proposal, batch, chunk=chunk, mesh=mesh)
+    score = functools.partial(_scores, problem, context, chunk=chunk, mesh=mesh)
+    fitness = staged_scores(score, proposal.share, batch, algorithm.stages, algorithm.spared)
     state, metrics = algorithm.update(keys[2], proposal, fitness, state)
 
     generation = carry.generation + 1
@@ -98,10 +101,11 @@ def run_generation(
         done |= archive.fitness <= rules.target
     if rules.patience is not None:
         done |= generation - archive.generation >= rules.patience
+    scored = algorithm.stages[-1].candidates if algorithm.stages else fitness.shape[0]
     record = {
         "generation": generation,
         "best": fitness[winner],
-        "median": jnp.sort(fitness)[fitness.shape[0] // 2],
+        "median": jnp.sort(fitness)[scored // 2],
         "accepted": archive.fitness,
         **seen,
         **metrics,
@@ -150,7 +154,7 @@ def scan_generations(
 def _scores(
     problem: Problem,
     context: jax.Array,
-    proposal: Proposal,
+    share: Share,
     batch: Any,
     *,
     chunk: int | None,
@@ -160,7 +164,6 @@ def _scores(
 
     Only scores travel back: sums over the rows, then one for each candidate.
     """
-    share = proposal.share
     if mesh is None:
         return problem.scores(context, share, batch, chunk=chunk)
 

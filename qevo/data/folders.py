@@ -1,4 +1,4 @@
-"""A user's own data: arrays in an ``.npz`` file, or a folder of images."""
+"""A user's own data: arrays in a file, or a folder of images."""
 
 import zipfile
 import zlib
@@ -119,6 +119,42 @@ def read_image_folder(path: Path) -> Parts:
     n = len(train_files)
     test = Split(images[n:], labels[n:]) if test_files else None
     return Parts(Split(images[:n], labels[:n]), test, classes, f"images in {path}")
+
+
+def read_unlabelled(path: Path) -> np.ndarray:
+    """Images without labels, uint8 [n, H, W, C]: an ``.npy`` file, or a folder of image files.
+
+    The array may be [n, H, W] too. Image files are taken in order of name, hidden ones passed over,
+    and decoded as `read_image_folder` does.
+
+    Raises:
+      QevoError: where there is nothing, or something else. The message names the file.
+    """
+    if path.is_dir():
+        return _decoded(_image_files(path.parent, [path.name]))
+    try:
+        images = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise QevoError(
+            f"{path}: expected a folder of images, or uint8 [n, H, W, C] in an .npy file ({error})"
+        ) from None
+    if (
+        not isinstance(images, np.ndarray)
+        or images.dtype != np.uint8
+        or images.ndim not in (3, 4)
+        or not images.size
+    ):
+        found = f"{images.dtype} {list(images.shape)}" if hasattr(images, "dtype") else "an archive"
+        advice = ": scale pixels back to 0..255" if "float" in found else ""
+        raise QevoError(f"{path}: expected uint8 [n, H, W, C], found {found}{advice}")
+    return images if images.ndim == 4 else images[..., None]
+
+
+def is_unlabelled(path: Path) -> bool:
+    """Whether a path holds images without labels: an ``.npy`` file, or a folder of files only."""
+    if path.is_dir():
+        return not _folders(path)
+    return path.suffix == ".npy"
 
 
 def _folders(path: Path) -> list[Path]:

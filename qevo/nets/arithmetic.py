@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
 
 from qevo.errors import QevoError
 
-Bits = Literal["ternary", 2, 3, 4, 8]
 LEVELS: dict[str | int, tuple[int, int]] = {
     "ternary": (-1, 1),
-    2: (-2, 1),
-    3: (-4, 3),
-    4: (-8, 7),
+    **{bits: (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) for bits in range(2, 8)},
     8: (-127, 127),
 }
 ACTIVATIONS: dict[int, int] = {8: 127, 4: 15}  # highest value after a ReLU
@@ -88,13 +84,13 @@ def _single_limb() -> int:
 
 
 def levels(bits: str | int, layer: str = "bits") -> tuple[int, int]:
-    """Lowest and highest weight for ``bits``: "ternary", 2, 3, 4 or 8.
+    """Lowest and highest weight for ``bits``: "ternary" or 2 to 8.
 
     Raises:
       QevoError: for any other value, naming ``layer``.
     """
     if isinstance(bits, bool) or bits not in LEVELS:
-        raise QevoError(f"{layer}: bits must be 'ternary', 2, 3, 4 or 8, not {bits!r}")
+        raise QevoError(f"{layer}: bits must be 'ternary' or 2 to 8, not {bits!r}")
     return LEVELS[bits]
 
 

@@ -45,7 +45,7 @@ class QuantizedNetwork:
       layers: limits and proved bounds of each layer with weights, in the order of computation.
       ranges: output range of the input, residual sums and average pools.
       fraction_bits: a logit of ``2**fraction_bits`` is one nat.
-      bits: "ternary", 2, 3, 4 or 8 for each layer.
+      bits: "ternary" or 2 to 8 for each layer.
       activation_bits: 8 or 4.
       scales: the real number one unit stands for, of each activation by the name of what made it;
         for reports and export only.

@@ -157,8 +157,16 @@ class NetworkProblem(Problem):
         )
 
     def batch(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """B images drawn with replacement, int8 ``[B, H, W, C]``, and their targets."""
-        rows = jax.random.randint(key, (self.batch_size,), 0, self.images.shape[0], jnp.int32)
+        """B images, int8 ``[B, H, W, C]``, and their targets.
+
+        Drawn with replacement; where B is their number, all of them in a random order, so that the
+        fitness of a candidate is the same in every generation.
+        """
+        count = self.images.shape[0]
+        if self.batch_size == count:
+            rows = jax.random.permutation(key, count)
+        else:
+            rows = jax.random.randint(key, (self.batch_size,), 0, count, jnp.int32)
         return self.images[rows], self.targets[rows]
 
     def fitness(self, solution: Any, batch: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -1,22 +1,29 @@
-"""From float to integer networks: training, calibration, scales, rounding, layer-wise fit."""
+"""From float to integer networks: training, importing, calibration, rounding and its baselines."""
 
-from qevo.quantize.baselines import BestOfN, best_of_n
+from qevo.quantize.baselines import GPTQ, AdaRound, BestOfN, best_of_n
 from qevo.quantize.bits import bits_per_layer
 from qevo.quantize.calibration import calibrate
-from qevo.quantize.convert import FloatTeacher, float_logits, quantize_network
+from qevo.quantize.convert import FloatTeacher, float_logits
+from qevo.quantize.evolutionary import EvolutionaryRounding
 from qevo.quantize.folding import fold_batch_norm
+from qevo.quantize.importing import fit_arrays, read_arrays, trace
 from qevo.quantize.layerwise import LayerwiseFit
+from qevo.quantize.methods import quantize_network, round_network
 from qevo.quantize.published import load_published, load_resnet8, load_resnet_cifar
 from qevo.quantize.training import TrainingConfig, flip_and_crop, train
 
 __all__ = [
+    "GPTQ",
+    "AdaRound",
     "BestOfN",
+    "EvolutionaryRounding",
     "FloatTeacher",
     "LayerwiseFit",
     "TrainingConfig",
     "best_of_n",
     "bits_per_layer",
     "calibrate",
+    "fit_arrays",
     "flip_and_crop",
     "float_logits",
     "fold_batch_norm",
@@ -24,5 +31,8 @@ __all__ = [
     "load_resnet8",
     "load_resnet_cifar",
     "quantize_network",
+    "read_arrays",
+    "round_network",
+    "trace",
     "train",
 ]

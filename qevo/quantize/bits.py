@@ -18,7 +18,7 @@ def bits_per_layer(bits: BitsByPattern, layers: Iterable[str]) -> dict[str, str 
     one counts, so exceptions are written after the rule. A single value means ``{"*": value}``.
 
     Raises:
-      QevoError: bits other than "ternary", 2, 3, 4 or 8; a pattern without a layer; a layer
+      QevoError: bits other than "ternary" or 2 to 8; a pattern without a layer; a layer
         without a pattern.
     """
     rules = bits if isinstance(bits, Mapping) else {"*": bits}

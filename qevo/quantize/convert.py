@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,56 +19,22 @@ from qevo.quantize.bits import BitsByPattern, bits_per_layer
 from qevo.quantize.calibration import Site, calibrate
 from qevo.quantize.converting import Converting
 from qevo.quantize.folding import fold_batch_norm
-from qevo.quantize.layerwise import LayerwiseFit
-from qevo.quantize.rounding import Rounding, round_max_abs, round_squared_error
-
-Method = Literal["nearest", "layerwise"] | Rounding
+from qevo.quantize.rounding import Rounding
 
 
-def quantize_network(
-    module: nn.Module,
-    variables: Mapping[str, Any],
-    images: np.ndarray,
-    *,
-    bits: BitsByPattern,
-    activation_bits: int = 8,
-    method: Method = "nearest",
-    fit_bias: bool = True,
-) -> QuantizedNetwork:
-    """Fold, calibrate, choose scales, round.
+class FloatTeacher:
+    """A float network, folded and calibrated: everything conversions of it share.
 
     Args:
       module: the float network, with `Float` numerics, whose pixel rule is taken over.
       variables: its ``params`` and, where it normalises, ``batch_stats``.
       images: uint8 ``[n, H, W, C]``, calibration images; about 1,000 do. No labels are needed.
-      bits: "ternary", 2, 3, 4 or 8, for all layers or by name pattern; see `bits_per_layer`.
       activation_bits: 8 or 4, for every activation but the input (8).
-      method: "nearest" rounds to the nearest level at max-abs or squared-error scales, with fitted
-        or float biases, whichever network stays closest to the float one on ``images``;
-        "layerwise" is `LayerwiseFit()`; or any `Rounding`.
-      fit_bias: match each channel's mean output to the float layer's on ``images``.
 
     Raises:
-      QevoError: bits out of range, a pattern without a layer, images that are not uint8 NHWC, a
-        module without `Float` numerics, variables that do not fit it, or a bound that cannot be
-        proved (naming the layer).
+      QevoError: images that are not uint8 NHWC, a module without `Float` numerics, or variables
+        that do not fit it.
     """
-    teacher = FloatTeacher(module, variables, images, activation_bits=activation_bits)
-    if method == "nearest":
-        candidates = [
-            teacher.convert(bits=bits, rounding=rounding, fit_bias=fitted)
-            for rounding in (round_squared_error, round_max_abs)
-            for fitted in {fit_bias, False}
-        ]
-        return min(candidates, key=teacher.divergence)
-    rounding = LayerwiseFit() if method == "layerwise" else method
-    if not callable(rounding):
-        raise QevoError(f"method must be 'nearest', 'layerwise' or a function, not {method!r}")
-    return teacher.convert(bits=bits, rounding=rounding, fit_bias=fit_bias)
-
-
-class FloatTeacher:
-    """A float network, folded and calibrated: everything conversions of it share."""
 
     def __init__(
         self,
@@ -104,7 +70,17 @@ class FloatTeacher:
     def convert(
         self, *, bits: BitsByPattern, rounding: Rounding, fit_bias: bool = True
     ) -> QuantizedNetwork:
-        """One walk over the network; see `quantize_network`."""
+        """One walk over the network, each layer rounded when it is met.
+
+        Args:
+          bits: "ternary" or 2 to 8, for all layers or by name pattern; see `bits_per_layer`.
+          rounding: the method.
+          fit_bias: match each channel's mean output to the float layer's on the images.
+
+        Raises:
+          QevoError: bits out of range, a pattern without a layer, or a bound that cannot be proved
+            (naming the layer).
+        """
         layer_bits = bits_per_layer(bits, layer_names(self.folded))
         numerics = Converting(self.sites, layer_bits, rounding, fit_bias, self.scaling)
         self.module.clone(numerics=numerics).apply({"params": self.folded}, self.images)
@@ -124,19 +100,23 @@ class FloatTeacher:
         )
 
     def divergence(self, network: QuantizedNetwork) -> float:
-        """Mean Kullback-Leibler divergence of a network's classes from the teacher's.
-
-        Over the calibration images, in nats.
-        """
-        student = log_probabilities(network, self.images)
-        return float(
-            (np.exp(self.log_probabilities) * (self.log_probabilities - student)).sum(-1).mean()
-        )
+        """`divergence` of a network's classes from the teacher's, on the calibration images."""
+        return divergence(self.logits, network(self.images) / 2.0**network.fraction_bits)
 
     @functools.cached_property
-    def log_probabilities(self) -> np.ndarray:
-        """Logarithms of the teacher's classes ``[n, C]`` for the calibration images."""
-        return _log_softmax(float_logits(self.module, self.variables, self.images))
+    def logits(self) -> np.ndarray:
+        """The teacher's logits float32 ``[n, C]`` for the calibration images."""
+        return float_logits(self.module, self.variables, self.images)
+
+
+def divergence(expected: np.ndarray, found: np.ndarray) -> float:
+    """Mean Kullback-Leibler divergence, nats, of classes from the expected ones.
+
+    Args:
+      expected, found: logits ``[n, C]``.
+    """
+    true, other = _log_softmax(expected), _log_softmax(found)
+    return float((np.exp(true) * (true - other)).sum(-1).mean())
 
 
 def _check_variables(module: nn.Module, variables: Mapping[str, Any], images: np.ndarray) -> None:

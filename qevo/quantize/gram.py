@@ -62,14 +62,11 @@ class InputRows:
 
     def moments(self, outputs: np.ndarray) -> Moments:
         """Moments against float32 outputs ``[n, C]`` or ``[n, H', W', C]``."""
-        channels, positions = outputs.shape[-1], math.prod(outputs.shape[1:-1])
-        stride = sampling_stride(len(self.inputs) * positions, MAX_ROWS)
+        channels = outputs.shape[-1]
         gram, cross = np.zeros((self.fan_in, self.fan_in)), np.zeros((self.fan_in, channels))
         sum_input, sum_output, count = np.zeros(self.fan_in), np.zeros(channels), 0
-        for part, rows in self._batches(max(1, ROWS // positions)):
-            first = -part.start * positions % stride
-            x = rows[first::stride].astype(np.float32)
-            z = outputs[part].reshape(-1, channels)[first::stride]
+        for rows, z in self.pairs(outputs, MAX_ROWS):
+            x = rows.astype(np.float32)
             count += len(x)
             gram += x.T @ x
             cross += x.T @ z
@@ -82,6 +79,19 @@ class InputRows:
             (gram / count - np.outer(mean_input, mean_input)) * self.scale**2,
             (cross / count - np.outer(mean_input, mean_output)) * self.scale,
         )
+
+    def pairs(self, outputs: np.ndarray, limit: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """An even sample of at most ``limit`` rows, in parts.
+
+        Yields:
+          Rows int8 ``[n, K]`` and their outputs float32 ``[n, C]``, out of ``[n, C]`` or
+          ``[n, H', W', C]``.
+        """
+        channels, positions = outputs.shape[-1], math.prod(outputs.shape[1:-1])
+        stride = sampling_stride(len(self.inputs) * positions, limit)
+        for part, rows in self._batches(max(1, ROWS // positions)):
+            first = -part.start * positions % stride
+            yield rows[first::stride], outputs[part].reshape(-1, channels)[first::stride]
 
     def _batches(self, images: int) -> Iterator[tuple[slice, np.ndarray]]:
         for start in range(0, len(self.inputs), images):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,35 @@ from qevo.quantize.rounding import FloatLayer, Rounded
 from qevo.quantize.scales import squared_error_scale
 
 _BLOCK = 32  # rows whose product with the Gram matrix is maintained step by step
+
+
+class LeastSquares(NamedTuple):
+    """A quadratic form of a layer's weights and where it is least."""
+
+    gram: np.ndarray  # float64 [K, K], positive definite
+    target: np.ndarray  # float64 [K, C]
+
+    def error(self, levels: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """``(s q - w)ᵀ H (s q - w)`` of each channel ``[C]``."""
+        residual = levels * scale - self.target
+        return (residual * (self.gram @ residual)).sum(0)
+
+
+def regression(layer: FloatLayer, ridge: float) -> LeastSquares:
+    """The squared error of a layer's output, and the weights that reproduce it best.
+
+    From quantized inputs to float outputs, drawn toward the float weights by ``ridge`` times the
+    mean diagonal of the inputs' covariance.
+    """
+    moments = layer.moments()
+    diagonal = damping(moments.gram, ridge)
+    gram = moments.gram + diagonal
+    return LeastSquares(gram, np.linalg.solve(gram, moments.cross + diagonal @ layer.kernel))
+
+
+def damping(gram: np.ndarray, share: float) -> np.ndarray:
+    """A multiple of the identity ``[K, K]``: ``share`` of the mean diagonal."""
+    return np.eye(len(gram)) * share * max(np.diag(gram).mean(), 1e-12)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +68,11 @@ class LayerwiseFit:
     sweeps: int = 2
 
     def __call__(self, layer: FloatLayer) -> Rounded:
-        moments = layer.moments()
-        diagonal = np.eye(len(moments.gram)) * self.ridge * max(np.diag(moments.gram).mean(), 1e-12)
-        gram = moments.gram + diagonal
-        target = np.linalg.solve(gram, moments.cross + diagonal @ layer.kernel)
+        return self.solve(layer, regression(layer, self.ridge))
+
+    def solve(self, layer: FloatLayer, problem: LeastSquares) -> Rounded:
+        """The fit, given the layer's quadratic form and the weights it is least at."""
+        gram, target = problem
         base = squared_error_scale(target, layer.low, layer.high, layer.grid)
         # All starts side by side: column i·C + c is channel c from start i.
         columns = (len(self.starts), len(base))
@@ -54,8 +85,7 @@ class LayerwiseFit:
             scale = best_scale(levels, gram, gram_target, scale)
             scale = layer.grid.nearest(scale.reshape(columns)).reshape(-1)
         levels = descend(levels, scale, target, gram, layer.low, layer.high, self.sweeps)
-        residual = levels * scale - target
-        error = (residual * (gram @ residual)).sum(0).reshape(columns)
+        error = LeastSquares(gram, target).error(levels, scale).reshape(columns)
         best = error.argmin(0) * columns[1] + np.arange(columns[1])
         return Rounded(levels[:, best].astype(np.int8), scale[best])
 

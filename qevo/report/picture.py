@@ -21,9 +21,14 @@ COLORS = {
     "float": "#6b7280",
     "nearest": "#c2410c",
     "best_of_n": "#d97706",
+    "gptq": "#a16207",
+    "adaround": "#9d174d",
     "layerwise": "#0e7490",
+    "evolutionary": "#0369a1",
     "evolved": "#15803d",
 }
+
+STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 
 def draw_run(
@@ -44,12 +49,10 @@ def draw_run(
       metrics: the metrics.jsonl of each stage, in order.
       start: the network that the search began with.
       network: the evolved network.
-      searches: final state of each stage's `Coevolution`.
+      searches: final state of each stage that was a `Coevolution`.
       validation_images: how many, to bring losses and errors to one image.
     """
-    with matplotlib.rc_context(
-        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    ):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 7), layout="constrained")
         grid = figure.subplot_mosaic([["accuracy", "progress"], ["change", "confidence"]])
         _accuracy(grid["accuracy"], accuracy)
@@ -99,7 +102,9 @@ def _progress(
         place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "color": "0.4"}
         ax.annotate(f" {genes}", (offset, 0.02), ha="left", va="bottom", **place)
         offset += records[-1]["generation"] if records else 0
-    for name in ("float", "layerwise"):
+    for name in ("float", "layerwise", "evolutionary"):
+        if name not in accuracy:
+            continue
         level = 100 * accuracy[name]["validation"]
         ax.axhline(level, color=COLORS[name], lw=0.9, ls="--", label=METHODS[name])
     _legend(ax)

@@ -10,7 +10,10 @@ METHODS = {
     "float": "float teacher",
     "nearest": "nearest rounding",
     "best_of_n": "best of N stochastic",
+    "gptq": "GPTQ-style",
+    "adaround": "AdaRound-style",
     "layerwise": "layer-wise fit",
+    "evolutionary": "evolutionary rounding",
     "evolved": "evolved",
 }
 

@@ -1,4 +1,4 @@
-"""The configuration of a training run, which is its command line too."""
+"""The configurations of the runs, which are their command lines too."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import pathlib
 from typing import Literal
 
 from qevo.algorithms.coevolution import CoevolutionConfig
+from qevo.algorithms.shift_es import ShiftConfig
 from qevo.errors import QevoError
 from qevo.quantize.training import TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class StageConfig:
-    """One search over some of the network's numbers."""
+    """One search over some of the network's numbers, by cooperative coevolution."""
 
     generations: int
     """Generations; 0 leaves the stage out."""
@@ -22,69 +23,56 @@ class StageConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """Evolve an integer network: float teacher, rounding, search, report.
+class ShiftStageConfig:
+    """One search over some of the network's numbers, by the shift evolution strategy."""
 
-    Writes a run folder: config.json, teacher.safetensors, its roundings and soft labels, one folder
-    per search stage with its checkpoint and metrics.jsonl, network.safetensors, result.json and
-    run.png.
-    """
+    generations: int
+    """Generations; 0 leaves the stage out."""
+    search: ShiftConfig
+    """The algorithm's settings."""
 
-    data: str = "fashion_mnist_small"
-    """Data set: mnist, fashion_mnist, cifar10 (under QEVO_DATA_DIR, or prepared by
-    tensorflow-datasets), fashion_mnist_small (comes with qevo), an .npz file, or a folder with one
-    sub-folder of images per class."""
-    architecture: Literal[
-        "lenet_300_100", "lenet_5", "resnet_8", "resnet_20", "resnet_32", "resnet_56", "vgg_16"
-    ] = "lenet_300_100"
-    """Network to train and quantize."""
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """What all runs have: bits, two searches from a rounded network, and where it all goes."""
+
+    constants: StageConfig
+    """First stage: multipliers and biases."""
+    weights: StageConfig | ShiftStageConfig
+    """Second stage: weights."""
     bits: tuple[str, ...] = ("*=ternary",)
-    """Bits of the weights by layer name: PATTERN=ternary, 2, 3, 4 or 8; the last match counts, as
+    """Bits of the weights by layer name: PATTERN=ternary or 2 to 8; the last match counts, as
     in `--bits "*=ternary" "dense_0=4"`."""
     activation_bits: Literal[4, 8] = 8
     """Bits of the activations."""
+    calibration: int = 10_000
+    """Search images that scales and roundings may look at."""
+    draws: int = 32
+    """Stochastic roundings of which the best is reported."""
+    start: Literal["evolutionary", "layerwise", "nearest"] = "evolutionary"
+    """The rounding where the search starts."""
+    roundings: tuple[Literal["best_of_n", "gptq", "adaround", "layerwise", "evolutionary"], ...] = (
+        "best_of_n",
+        "gptq",
+        "adaround",
+        "layerwise",
+        "evolutionary",
+    )
+    """Roundings to compare with, beside the nearest and the one at the start."""
+    targets: Literal["labels", "teacher"] = "teacher"
+    """What the search's loss compares with: the labels, or the float network's soft labels."""
     name: str = ""
-    """Run folder under --runs; by default made of data, architecture and seed."""
+    """Run folder under --runs."""
     runs: pathlib.Path = pathlib.Path("runs")
     """Where run folders lie."""
     seed: int = 0
-    """Seed of the teacher, the roundings and the search."""
+    """Seed of everything that is drawn."""
     split_seed: int = 0
     """Seed of the split into search, validation and test images."""
-    teacher: pathlib.Path | None = None
-    """Float network to start from: a teacher.safetensors of another run, or the published .npz of
-    MLPerf Tiny's ResNet-8 or of a CIFAR-10 ResNet-20, -32 or -56 (torch names); trained here if not
-    given."""
-    training: TrainingConfig = TrainingConfig(
-        epochs=12, batch=250, learning_rate=2e-3, label_smoothing=0.05
-    )
-    """How to train the teacher."""
-    augment: Literal["none", "flip_and_crop"] = "none"
-    """Augmentation while training the teacher."""
-    calibration: int = 10_000
-    """Search images that scales, rounding and best-of-N may look at."""
-    draws: int = 32
-    """Stochastic roundings of which the best is reported."""
-    start: Literal["layerwise", "nearest"] = "layerwise"
-    """Where the search starts."""
-    targets: Literal["labels", "teacher"] = "teacher"
-    """What the search's loss compares with: the labels, or the float network's soft labels."""
     batch: int = 1024
     """Images per generation, shared by all candidates."""
     radius: int = 1
     """Levels that a weight may move away from its start."""
-    constants: StageConfig = StageConfig(
-        200,
-        CoevolutionConfig(
-            group=4096, radius=2, spread=0.7, rate=1.0, schedule=200, margin=0.01, final_rate=0.1
-        ),
-    )
-    """First stage: multipliers and biases."""
-    weights: StageConfig = StageConfig(
-        1000,
-        CoevolutionConfig(grouping="block", group=500, rate=1.0, schedule=1000, margin=0.002),
-    )
-    """Second stage: weights."""
     validate_every: int = 10
     """Generations between looks at the validation images."""
     patience: int | None = None
@@ -106,8 +94,12 @@ class TrainConfig:
     @property
     def folder(self) -> pathlib.Path:
         """The run folder."""
-        data = pathlib.Path(self.data).stem
-        return self.runs / (self.name or f"{data}-{self.architecture}-{self.seed}")
+        return self.runs / (self.name or self.default_name)
+
+    @property
+    def default_name(self) -> str:
+        """Of the run folder where ``name`` does not say."""
+        raise NotImplementedError
 
     def bits_by_pattern(self) -> dict[str, str | int]:
         """`bits` as a mapping; an entry without "=" is for all layers.
@@ -125,3 +117,103 @@ class TrainConfig:
         if not rules:
             raise QevoError('bits needs at least one PATTERN=BITS, such as "*=ternary"')
         return rules
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(SearchConfig):
+    """Evolve an integer network: float teacher, rounding, search, report.
+
+    Writes a run folder: config.json, teacher.safetensors, its roundings and soft labels, one folder
+    per search stage with its checkpoint and metrics.jsonl, network.safetensors, result.json and
+    run.png.
+    """
+
+    data: str = "fashion_mnist_small"
+    """Data set: mnist, fashion_mnist, cifar10 (under QEVO_DATA_DIR, or prepared by
+    tensorflow-datasets), fashion_mnist_small (comes with qevo), an .npz file, or a folder with one
+    sub-folder of images per class."""
+    architecture: Literal[
+        "lenet_300_100", "lenet_5", "resnet_8", "resnet_20", "resnet_32", "resnet_56", "vgg_16"
+    ] = "lenet_300_100"
+    """Network to train and quantize."""
+    teacher: pathlib.Path | None = None
+    """Float network to start from: a teacher.safetensors of another run, or the published .npz of
+    MLPerf Tiny's ResNet-8 or of a CIFAR-10 ResNet-20, -32 or -56 (torch names); trained here if not
+    given."""
+    training: TrainingConfig = TrainingConfig(
+        epochs=12, batch=250, learning_rate=2e-3, label_smoothing=0.05
+    )
+    """How to train the teacher."""
+    augment: Literal["none", "flip_and_crop"] = "none"
+    """Augmentation while training the teacher."""
+    constants: StageConfig = StageConfig(
+        200,
+        CoevolutionConfig(
+            group=4096, radius=2, spread=0.7, rate=1.0, schedule=200, margin=0.01, final_rate=0.1
+        ),
+    )
+    """First stage: multipliers and biases."""
+    weights: StageConfig = StageConfig(
+        1000,
+        CoevolutionConfig(grouping="block", group=500, rate=1.0, schedule=1000, margin=0.002),
+    )
+    """Second stage: weights."""
+
+    @property
+    def default_name(self) -> str:
+        """Data, architecture and seed."""
+        return f"{pathlib.Path(self.data).stem}-{self.architecture}-{self.seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class RefineConfig(SearchConfig):
+    """Quantize a float network of your own, and refine it beyond nearest rounding.
+
+    Rounds it in every way, evolves the best of them on the calibration images, and watches on
+    others that nothing is fitted to these alone. Writes a run folder as `qevo train` does, and
+    layers.json: how sensitive each layer is, and its error before and after.
+    """
+
+    network: str = ""
+    """FILE.py:NAME, a Flax module or a function of arrays and images (`qevo.quantize.trace` says
+    which can be read), or one of qevo's architectures, such as resnet_20."""
+    checkpoint: pathlib.Path = pathlib.Path()
+    """File of its weights: safetensors, npz, or a torch state dict."""
+    names: tuple[str, ...] = ()
+    """Rules THEIRS=OURS that pair the file's names with the network's, as in
+    `--names "features.*.weight=conv_*/kernel" "fc=logits"`; or "in order"."""
+    layout: Literal["torch", "flax"] | None = None
+    """Layout of the file's kernels, where their shapes do not tell."""
+    pixels: tuple[str, ...] = ("unit",)
+    """What the network expects of an image: unit (0..1), raw (0..255), imagenet (normalised as
+    torchvision does), MEAN STD of pixels in 0..1, with commas between channels, or own, for a
+    function of uint8 images that scales them itself."""
+    data: str = ""
+    """Calibration images: a data set as for `qevo train`, or images without labels: a folder of
+    image files, or uint8 [n, H, W, C] in an .npy file."""
+    calibration: int = 1000
+    """Images that the network may be fitted to."""
+    held_out: int = 500
+    """Other images, on which the search is watched."""
+    draws: int = 16
+    """Stochastic roundings of which the best is reported."""
+    bits: tuple[str, ...] = ("*=4",)
+    """Bits of the weights by layer name: PATTERN=ternary or 2 to 8; the last match counts."""
+    constants: StageConfig = StageConfig(
+        60, CoevolutionConfig(population=32, group=4096, spread=0.2, rate=0.5, schedule=60)
+    )
+    """First stage: multipliers and biases."""
+    weights: ShiftStageConfig = ShiftStageConfig(100, ShiftConfig(population=16))
+    """Second stage: weights."""
+    batch: int = 1000
+    """Images per generation, shared by all candidates; where it is the number of calibration
+    images, every generation sees them all."""
+
+    @property
+    def default_name(self) -> str:
+        """Network and bits."""
+        network = self.network.rpartition(":")[2] or "network"
+        return f"{network}-{'-'.join(self.bits)}-{self.seed}".replace("*=", "").replace("*", "_")
+
+
+AnyConfig = TrainConfig | RefineConfig

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from qevo.core.checkpoint import write_atomically
 from qevo.errors import QevoError
-from qevo.run.config import TrainConfig
+from qevo.run.config import AnyConfig, RefineConfig, SearchConfig, TrainConfig
 
 CONFIG = "config.json"
 NETWORK = "network.safetensors"
@@ -24,6 +24,8 @@ TEACHER = "teacher.safetensors"
 TARGETS = "targets.safetensors"
 SECONDS = "seconds.json"
 PICTURE = "run.png"
+LAYERS = "layers.json"
+LAYERS_PICTURE = "layers.png"
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -49,12 +51,16 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     return values
 
 
-def config_values(config: TrainConfig) -> dict[str, Any]:
+_COMMANDS: dict[str, type[AnyConfig]] = {"train": TrainConfig, "refine": RefineConfig}
+
+
+def config_values(config: SearchConfig) -> dict[str, Any]:
     """The configuration as plain JSON values."""
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    (command,) = (name for name, kind in _COMMANDS.items() if isinstance(config, kind))
+    return json.loads(json.dumps({"command": command} | dataclasses.asdict(config), default=str))
 
 
-def read_config(folder: pathlib.Path) -> TrainConfig:
+def read_config(folder: pathlib.Path) -> AnyConfig:
     """The configuration of the run in a folder.
 
     Raises:
@@ -63,7 +69,7 @@ def read_config(folder: pathlib.Path) -> TrainConfig:
     values = read_json(folder / CONFIG)
     values.pop("data_sha256", None)
     try:
-        return _record(TrainConfig, values)
+        return _record(_COMMANDS[values.pop("command", "train")], values)
     except (TypeError, KeyError, AttributeError) as error:
         raise QevoError(
             f"{folder / CONFIG} is not the configuration of this version of qevo: {error}"

@@ -10,7 +10,6 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from qevo.algorithms.coevolution import Coevolution
 from qevo.core.algorithm import Algorithm
 from qevo.core.generation import Carry, Rules, first_carry, run_generation
 from qevo.core.problem import Problem
@@ -21,8 +20,11 @@ from qevo.nets.file import load as load_network
 from qevo.nets.integer_numerics import Arithmetic
 from qevo.nets.plan import Plan, plan
 from qevo.run import folder as files
-from qevo.run.pipeline import accuracy, machine_plan, stage_problem, stages
-from qevo.run.preparation import kept_targets
+from qevo.run.config import RefineConfig
+from qevo.run.own import own_network
+from qevo.run.pipeline import accuracy
+from qevo.run.preparation import kept_targets, load_data
+from qevo.run.searching import machine_plan, stage_problem, stages
 from qevo.run.session import plans_file
 
 console = Console()
@@ -77,14 +79,15 @@ def audit_run(path: pathlib.Path, *, arithmetic: Arithmetic = "int") -> bool:
     config = dataclasses.replace(
         files.read_config(path), runs=here.parent, name=here.name, arithmetic=arithmetic
     )
-    network = load_network(path / files.NETWORK)
-    data = load(config.data, seed=config.split_seed)
+    data = load_data(config)
+    module = own_network(config, data)[0] if isinstance(config, RefineConfig) else None
+    network = load_network(path / files.NETWORK, module)
     targets = kept_targets(config, data)
     machine = machine_plan(config, data, network)
     clean = True
     for stage in stages(config):
         problem = stage_problem(config, data, network, targets, stage.genes, machine)
-        report = audit_generation(Coevolution(problem.space, stage.config.search), problem)
+        report = audit_generation(stage.algorithm(problem.space), problem)
         console.print(f"[bold]{stage.name}[/]: one generation, arithmetic={arithmetic!r}")
         _say(str(report))
         clean &= report.integer_only if arithmetic == "int" else report.ok

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support import QUICK, Medians, Walk, onemax, quadratic
 
-from qevo.algorithms import Coevolution, CoevolutionConfig
+from qevo.algorithms import Coevolution, CoevolutionConfig, ShiftConfig, ShiftES
 from qevo.core import Algorithm, Problem, Space, evolve
 from qevo.core.generation import Rules, first_carry, run_generation
 
@@ -19,6 +19,7 @@ FAST = CoevolutionConfig(population=32, group=24, spread=0.2, rate=4.0, margin=0
 
 ALGORITHMS: dict[str, Callable[[Space], Algorithm]] = {
     "coevolution": lambda space: Coevolution(space, FAST),
+    "shift_es": lambda space: ShiftES(space, ShiftConfig(population=32, slots=16, levels=3)),
     "walk": lambda space: Walk(space, 32),  # the tests' own: the bars are no feat
 }
 

@@ -77,7 +77,7 @@ def test_audit_of_a_whole_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of a folder that was moved, and that stays as it is."""
-    monkeypatch.setattr("qevo.run.pipeline.plan", floats)
+    monkeypatch.setattr("qevo.run.searching.plan", floats)
     folder = tmp_path / "[moved]"
     shutil.copytree(finished, folder)
     before = tiny.contents(folder)

@@ -20,7 +20,7 @@ import qevo
 from qevo.core.progress import ProgressReport
 from qevo.data import load
 from qevo.errors import QevoError
-from qevo.run import StageConfig, TrainConfig, train
+from qevo.run import StageConfig, TrainConfig, run_pipeline
 from qevo.run import folder as files
 from qevo.run.preparation import check
 
@@ -80,7 +80,7 @@ class TestRunFolder:
         assert result["peak_memory_bytes"] > 2**20
         assert result["compilation_cached"] in (False, True)
         assert result["seed"] == settings.seed
-        assert (result["data"], result["architecture"]) == (settings.data, "lenet_300_100")
+        assert (result["data"], result["network"]) == (settings.data, "lenet_300_100")
         assert set(result["seconds"]) == (METHODS - {"float", "evolved"}) | {
             "teacher",
             "1_constants",
@@ -126,7 +126,7 @@ class TestRunFolder:
 class TestSameBytes:
     def test_with_integer_products_only(self, finished: pathlib.Path, again: TrainConfig) -> None:
         """And from a teacher's file, with other chunks and calls."""
-        result = train(
+        result = run_pipeline(
             dataclasses.replace(again, arithmetic="int", candidate_chunk=3, scan_length=7)
         )
         before = read(finished)
@@ -153,11 +153,11 @@ class TestSameBytes:
             with monkeypatch.context() as patch:
                 patch.setattr(ProgressReport, "__call__", press)
                 with pytest.raises(KeyboardInterrupt):
-                    train(dataclasses.replace(again, resume=resume))
+                    run_pipeline(dataclasses.replace(again, resume=resume))
             assert (again.folder / "2_weights").exists() == resume
         assert logged(again.folder / "2_weights") == list(range(1, 11))
 
-        result = train(dataclasses.replace(again, resume=True))
+        result = run_pipeline(dataclasses.replace(again, resume=True))
         assert result["network_sha256"] == read(finished)["network_sha256"]
         for stage in ("1_constants", "2_weights"):
             ours, theirs = (f / stage / "metrics.jsonl" for f in (again.folder, finished))
@@ -174,7 +174,9 @@ class TestSameBytes:
         teacher["params"]["logits"]["bias"] += np.float32(1e-3)
         files.save_arrays(folder / files.TEACHER, teacher)
         longer = StageConfig(25, settings.weights.search)
-        result = train(dataclasses.replace(settings, runs=tmp_path, resume=True, weights=longer))
+        result = run_pipeline(
+            dataclasses.replace(settings, runs=tmp_path, resume=True, weights=longer)
+        )
         assert result["generations"] == 35
         assert logged(folder / "2_weights") == list(range(1, 26))
         after = tiny.contents(folder)
@@ -194,7 +196,7 @@ class TestRefused:
 
     def test_a_folder_that_holds_a_run(self, settings: TrainConfig) -> None:
         with pytest.raises(QevoError, match="already holds a run: add --resume"):
-            train(settings)
+            run_pipeline(settings)
 
     def test_a_folder_that_holds_anything(
         self, settings: TrainConfig, tmp_path: pathlib.Path
@@ -204,7 +206,7 @@ class TestRefused:
         (tmp_path / "file").write_text("precious")
         for name in ("used", "file"):
             with pytest.raises(QevoError, match="already exists: choose another"):
-                train(dataclasses.replace(settings, runs=tmp_path, name=name))
+                run_pipeline(dataclasses.replace(settings, runs=tmp_path, name=name))
         assert set(tiny.contents(tmp_path).values()) == {b"precious"}
 
     def test_changed_settings_all_listed(self, settings: TrainConfig) -> None:
@@ -219,7 +221,7 @@ class TestRefused:
             scan_length=3,  # free to change
         )
         with pytest.raises(QevoError) as refusal:
-            train(changed)
+            run_pipeline(changed)
         lines = str(refusal.value).splitlines()
         assert lines[1:-1] == [
             "  batch: 64 -> 32",
@@ -231,7 +233,7 @@ class TestRefused:
     def test_a_longer_first_stage_once_the_second_has_begun(self, settings: TrainConfig) -> None:
         longer = StageConfig(40, settings.constants.search)
         with pytest.raises(QevoError, match=r"constants.generations: 10 -> 40"):
-            train(dataclasses.replace(settings, resume=True, constants=longer))
+            run_pipeline(dataclasses.replace(settings, resume=True, constants=longer))
 
     def test_other_images_under_the_same_name(
         self, settings: TrainConfig, tmp_path: pathlib.Path
@@ -239,11 +241,13 @@ class TestRefused:
         images, labels = tiny.blobs(seed=2)
         np.savez(tmp_path / "blobs.npz", images=images, labels=labels)
         with pytest.raises(QevoError, match=r"data: .*\n  data_sha256: "):
-            train(dataclasses.replace(settings, resume=True, data=str(tmp_path / "blobs.npz")))
+            run_pipeline(
+                dataclasses.replace(settings, resume=True, data=str(tmp_path / "blobs.npz"))
+            )
 
     def test_nothing_to_resume(self, settings: TrainConfig, tmp_path: pathlib.Path) -> None:
         with pytest.raises(QevoError, match="nothing to resume"):
-            train(dataclasses.replace(settings, runs=tmp_path, resume=True))
+            run_pipeline(dataclasses.replace(settings, runs=tmp_path, resume=True))
         assert not list(tmp_path.iterdir())
 
 
@@ -253,7 +257,7 @@ class TestBadSettings:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"bits": ("9",)}, "bits must be 'ternary', 2, 3, 4 or 8, not 9"),
+            ({"bits": ("9",)}, "bits must be 'ternary' or 2 to 8, not 9"),
             ({"bits": ("*=4", "conv_*=3")}, "'conv_.*' matches no layer; there are dense_0"),
             ({"bits": ("logits=4",)}, "no pattern matches layer dense_0"),
             ({"architecture": "lenet_5"}, r"LeNet5 cannot take images of \(8, 8, 1\)"),
@@ -270,13 +274,15 @@ class TestBadSettings:
         self, settings: TrainConfig, tmp_path: pathlib.Path, change: Any, message: str
     ) -> None:
         with pytest.raises(QevoError, match=message):
-            train(dataclasses.replace(settings, runs=tmp_path, **change))
+            run_pipeline(dataclasses.replace(settings, runs=tmp_path, **change))
         assert not list(tmp_path.iterdir())
 
     def test_a_search_that_cannot_be(self, settings: TrainConfig, tmp_path: pathlib.Path) -> None:
         search = dataclasses.replace(settings.weights.search, population=7)
         with pytest.raises(QevoError, match="an even number"):
-            train(dataclasses.replace(settings, runs=tmp_path, weights=StageConfig(20, search)))
+            run_pipeline(
+                dataclasses.replace(settings, runs=tmp_path, weights=StageConfig(20, search))
+            )
         assert not list(tmp_path.iterdir())
 
     def test_an_npz_without_published_weights(
@@ -310,7 +316,7 @@ class TestTeacher:
             "shape": r"params/logits/bias is \(10,\), not \(3,\); 1 of 6 arrays differ",
         }
         with pytest.raises(QevoError, match=messages[wrong]):
-            train(dataclasses.replace(again, teacher=path))
+            run_pipeline(dataclasses.replace(again, teacher=path))
         assert not again.folder.exists()
 
 
@@ -322,7 +328,7 @@ def test_a_folder_of_images_without_any_search(again: TrainConfig, tmp_path: pat
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image[..., 0]).save(place / f"{i}.png")
     nothing = StageConfig(0, again.constants.search)
-    result = train(
+    result = run_pipeline(
         dataclasses.replace(
             again,
             data=str(tmp_path / "pictures"),
@@ -379,9 +385,9 @@ def test_published_weights_keep_their_pixel_rule(
         constants=nothing,
         weights=nothing,
     )
-    accuracy = train(settings)["accuracy"]
+    accuracy = run_pipeline(settings)["accuracy"]
     assert accuracy["float"]["test"] > 0.7
     assert accuracy["nearest"]["test"] > 0.7
     published.unlink()
     (settings.folder / "nearest.safetensors").unlink()  # to be made again from what was kept
-    assert train(dataclasses.replace(settings, resume=True))["accuracy"] == accuracy
+    assert run_pipeline(dataclasses.replace(settings, resume=True))["accuracy"] == accuracy

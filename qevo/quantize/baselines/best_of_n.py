@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from qevo.errors import QevoError
 from qevo.nets.network import QuantizedNetwork
@@ -34,13 +31,10 @@ class BestOfN:
 
 
 def best_of_n(
-    module: nn.Module,
-    variables: Mapping[str, Any],
-    images: np.ndarray,
+    teacher: FloatTeacher,
     *,
     bits: BitsByPattern,
     labels: np.ndarray | None = None,
-    activation_bits: int = 8,
     draws: int = 64,
     seed: int = 0,
 ) -> BestOfN:
@@ -48,24 +42,24 @@ def best_of_n(
 
     Draws are at the scales that nearest rounding would take (max-abs or squared error, whichever
     stays closer to the float network), with biases fitted or not as there, and are scored as
-    integer networks on ``images``.
+    integer networks on the teacher's images.
 
     Stochastic rounding: Gupta et al. 2015; best of 100 draws: Nagel et al. 2020 (AdaRound).
 
     Args:
-      module, variables, images, bits, activation_bits: as in `quantize_network`.
+      teacher: the float network.
+      bits: as `FloatTeacher.convert` takes them.
       labels: integers ``[n]``, to score by; otherwise the float network's classes.
       draws: N.
       seed: of the draws.
 
     Raises:
-      QevoError: fewer than one draw, labels of another length, or as `quantize_network`.
+      QevoError: fewer than one draw, labels of another length, or as `FloatTeacher.convert`.
     """
     if draws < 1:
         raise QevoError(f"best of N needs at least one draw, not {draws}")
-    if labels is not None and len(labels) != len(images):
-        raise QevoError(f"{len(images)} images but {len(labels)} labels")
-    teacher = FloatTeacher(module, variables, images, activation_bits=activation_bits)
+    if labels is not None and len(labels) != len(teacher.images):
+        raise QevoError(f"{len(teacher.images)} images but {len(labels)} labels")
     starts = [
         _Start(teacher, bits, rounding, fit_bias)
         for rounding in (round_squared_error, round_max_abs)
@@ -80,7 +74,7 @@ def best_of_n(
         if labels is None:
             score = teacher.divergence(network)
         else:
-            score = cross_entropy(network, images, labels)
+            score = cross_entropy(network, teacher.images, labels)
         if best is None or score < min(scores):
             best = network
         scores.append(score)

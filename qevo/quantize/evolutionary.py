@@ -1,0 +1,74 @@
+"""Evolutionary rounding: the layer-wise fit, searched further in integers."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+
+import jax
+import numpy as np
+
+from qevo.algorithms.least_squares import ColumnSearch, evolve_columns, integer_columns
+from qevo.quantize.layerwise import LayerwiseFit, LeastSquares, best_scale, regression
+from qevo.quantize.rounding import FloatLayer, Rounded
+
+
+@dataclasses.dataclass(frozen=True)
+class EvolutionaryRounding:
+    """Evolve the levels of each output channel under the quadratic form of its layer.
+
+    Starts where `LayerwiseFit` ends, which no move of a single level improves, and alternates
+    between the search over levels (`evolve_columns`) and the best scale for them. A channel keeps
+    what has the least error of all its rounds, the fit included.
+
+    Attributes:
+      fit: where to start.
+      search: settings of the search.
+      rounds: alternations of levels and scale.
+      radius: levels that a weight may move in one round.
+      seed: of the search; each layer draws from its own stream.
+    """
+
+    fit: LayerwiseFit = dataclasses.field(default_factory=LayerwiseFit)
+    search: ColumnSearch = dataclasses.field(default_factory=ColumnSearch)
+    rounds: int = 2
+    radius: int = 2
+    seed: int = 0
+
+    def __call__(self, layer: FloatLayer) -> Rounded:
+        problem = regression(layer, self.fit.ridge)
+        best = self.fit.solve(layer, problem)
+        error = problem.error(best.levels, best.scale)
+        gram_target = problem.gram @ problem.target
+        key = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(layer.name.encode()))
+        levels, scale = best
+        for number in range(self.rounds):
+            levels = self._evolve(jax.random.fold_in(key, number), layer, problem, levels, scale)
+            tuned = layer.grid.nearest(best_scale(levels, problem.gram, gram_target, scale))
+            for candidate in (scale, tuned):
+                found = problem.error(levels, candidate)
+                better = found < error
+                best = Rounded(
+                    *(np.where(better, *p) for p in zip((levels, candidate), best, strict=True))
+                )
+                error = np.minimum(found, error)
+            scale = tuned
+        return best
+
+    def _evolve(
+        self,
+        key: jax.Array,
+        layer: FloatLayer,
+        problem: LeastSquares,
+        levels: np.ndarray,
+        scale: np.ndarray,
+    ) -> np.ndarray:
+        wide = levels.astype(np.int64)
+        columns = integer_columns(
+            wide,
+            problem.target / scale,
+            problem.gram,
+            low=np.maximum(wide - self.radius, layer.low),
+            high=np.minimum(wide + self.radius, layer.high),
+        )
+        return np.asarray(evolve_columns(key, columns, self.search)).T

@@ -1,0 +1,69 @@
+"""Whose a run folder is: made for a new run, or refused where it holds another one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qevo.data import Dataset
+from qevo.errors import QevoError
+from qevo.run import folder as files
+from qevo.run.config import SearchConfig
+from qevo.run.searching import LAST
+
+
+def claim(config: SearchConfig, data: Dataset) -> None:
+    """Make the run folder, or refuse one that holds another run."""
+    folder, path = config.folder, config.folder / files.CONFIG
+    if config.resume and not path.exists():
+        raise QevoError(f"nothing to resume: {path} does not exist")
+    if not config.resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        holds = "holds a run: add --resume to go on with it, or" if path.exists() else "exists:"
+        raise QevoError(f"{folder} already {holds} choose another --name (nothing was changed)")
+    values = files.config_values(config) | {"data_sha256": data.fingerprint()}
+    if config.resume:
+        refuse_changes(config, files.read_json(path), values)
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_json(path, values)
+
+
+# Settings of which a resumed run may have others: they change no result, or only extend it.
+_FREE = {
+    "arithmetic",
+    "candidate_chunk",
+    "device",
+    "max_seconds",
+    "name",
+    "resume",
+    "runs",
+    "scan_length",
+    "weights.generations",
+}
+
+
+def refuse_changes(config: SearchConfig, old: dict[str, Any], new: dict[str, Any]) -> None:
+    old, new = _flat(old), _flat(new)
+    free = set(_FREE)
+    if old.get("data_sha256") == new["data_sha256"]:
+        free |= {"data"}  # the same images by another path
+    if not (config.folder / LAST).exists():
+        free |= {"constants.generations"}  # later stages start from what this one found
+    changed = [
+        f"{key}: {old.get(key, '(not set)')} -> {new.get(key, '(not set)')}"
+        for key in sorted(old.keys() | new.keys())
+        if key not in free and old.get(key) != new.get(key)
+    ]
+    if changed:
+        raise QevoError(
+            f"{config.folder} was run with other settings; changed:\n  "
+            + "\n  ".join(changed)
+            + "\nresume with the old ones, or choose another --name (nothing was changed)"
+        )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat

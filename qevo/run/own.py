@@ -1,0 +1,206 @@
+"""A float network of the user's own, and the images that it is refined on."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import pathlib
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from qevo.data import Dataset, Split, is_unlabelled, load, read_unlabelled, shuffled
+from qevo.errors import QevoError
+from qevo.nets.float_numerics import Float
+from qevo.nets.images import IMAGENET_PIXELS, RAW_PIXELS, UNIT_RANGE, PixelScaling
+from qevo.nets.registry import ARCHITECTURES, architecture
+from qevo.quantize.convert import float_logits
+from qevo.quantize.importing import fit_arrays, read_arrays, trace
+from qevo.run.config import RefineConfig
+
+_PIXELS = {"unit": UNIT_RANGE, "raw": RAW_PIXELS, "imagenet": IMAGENET_PIXELS}
+_LEAST = 8  # images of each part
+
+
+def refine_data(config: RefineConfig) -> Dataset:
+    """At most ``calibration`` search, ``held_out`` validation, and the test images there are.
+
+    Images without labels get the classes that the float network gives them, and 30 % of them, at
+    most ``held_out`` for each, are kept for validation and test.
+
+    Raises:
+      QevoError: no images, too few, or as `load` and `own_network`.
+    """
+    if not config.data:
+        raise QevoError("say which --data to calibrate on: a data set, a folder, or an .npy file")
+    for name, value in (("calibration", config.calibration), ("held-out", config.held_out)):
+        if value < _LEAST:
+            raise QevoError(f"--{name} must be at least {_LEAST}, got {value}")
+    path = pathlib.Path(config.data).expanduser()
+    if path.exists() and is_unlabelled(path):
+        return _with_classes(config, path)
+    data = load(config.data, seed=config.split_seed)
+    return Dataset(
+        data.name,
+        _first(data.search, config.calibration),
+        _first(data.validation, config.held_out),
+        data.test,
+        data.classes,
+        data.source,
+    )
+
+
+def _first(split: Split, count: int) -> Split:
+    return split.take(np.arange(min(count, len(split))))
+
+
+def _with_classes(config: RefineConfig, path: pathlib.Path) -> Dataset:
+    images = read_unlabelled(path)
+    held_out = min(config.held_out, len(images) * 3 // 20)
+    if held_out < _LEAST:
+        raise QevoError(
+            f"{path}: expected at least {_LEAST * 20 // 3 + 1} images, to hold some out, found "
+            f"{len(images)}"
+        )
+    module, variables = _read(config, images.shape[1:])
+    logits = float_logits(module, variables, images)
+    order = shuffled(len(images), key=f"unlabelled {config.split_seed}")
+    labels = logits.argmax(-1).astype(np.int32)
+    everything = Split(images, labels)
+    ends = held_out, 2 * held_out, 2 * held_out + config.calibration
+    test, validation, search = (
+        everything.take(order[a:b]) for a, b in zip((0, *ends), ends, strict=False)
+    )
+    classes = tuple(str(number) for number in range(logits.shape[-1]))
+    source = f"images without labels in {path}; accuracy is agreement with the float network"
+    return Dataset(path.stem, search, validation, test, classes, source)
+
+
+def own_network(config: RefineConfig, data: Dataset) -> tuple[nn.Module, dict[str, Any]]:
+    """The float network: a module with `Float` numerics, and its variables.
+
+    Raises:
+      QevoError: no such file, module or function; one that cannot be read; or weights that do not
+        fit it, all of which are listed.
+    """
+    module, variables = _read(config, data.search.images.shape[1:])
+    shape = jax.eval_shape(module.apply, variables, data.search.images[:1])
+    if shape.shape[-1] < len(data.classes):
+        raise QevoError(
+            f"{config.network} tells {shape.shape[-1]} classes apart, and {config.data} has "
+            f"{len(data.classes)}"
+        )
+    return module, variables
+
+
+@functools.cache
+def _read(config: RefineConfig, image_shape: tuple[int, int, int]) -> tuple[nn.Module, Any]:
+    if not config.checkpoint.name:
+        raise QevoError("say which --checkpoint holds the float network's weights")
+    network = _definition(config.network)
+    arrays = read_arrays(config.checkpoint)
+    scaling = _scaling(config.pixels)
+    names: Any = "in order" if config.names == ("in order",) else config.names
+    fit = functools.partial(
+        fit_arrays,
+        arrays,
+        image_shape=image_shape,
+        names=names,
+        layout=config.layout,
+        source=str(config.checkpoint),
+    )
+    if isinstance(network, nn.Module) and hasattr(network, "numerics"):
+        if scaling is None:
+            raise QevoError("--pixels own is for a function of uint8 images that scales them")
+        module = network.clone(numerics=Float(scaling=scaling))
+        return module, fit(module=module)
+    if config.names:
+        raise QevoError(
+            "--names pairs weights with a network written against qevo.nets.Numerics; "
+            f"{config.network} takes the arrays of {config.checkpoint} by their own names"
+        )
+    if isinstance(network, nn.Module):
+        image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+        return trace(network, _by_name(arrays, network, image), image_shape, scaling=scaling)
+    return trace(network, arrays, image_shape, scaling=scaling)
+
+
+def _by_name(arrays: dict[str, np.ndarray], network: nn.Module, image: Any) -> Any:
+    """A plain Flax module's variables; a name may have dots, and no collection in front."""
+    shapes = jax.eval_shape(network.init, jax.random.key(0), image)
+    wanted: dict[str, Any] = flatten_dict(shapes, sep="/")
+    found = {name.replace(".", "/"): array for name, array in arrays.items()}
+    for name in wanted:
+        bare = name.partition("/")[2]
+        if name not in found and bare in found:
+            found[name] = found.pop(bare)
+    problems = [
+        f"  {name} should be {getattr(wanted.get(name), 'shape', 'absent')}, not "
+        f"{getattr(found.get(name), 'shape', 'absent')}"
+        for name in sorted({*wanted, *found})
+        if getattr(wanted.get(name), "shape", None) != getattr(found.get(name), "shape", None)
+    ]
+    if problems:
+        lines = "\n".join(problems)
+        raise QevoError(f"the checkpoint does not fit {type(network).__name__}:\n{lines}")
+    return unflatten_dict({name: found[name] for name in wanted}, sep="/")
+
+
+def _definition(network: str) -> Any:
+    """A module, or a function of arrays and images."""
+    if network in ARCHITECTURES:
+        return architecture(network)
+    file, colon, name = network.rpartition(":")
+    if not colon:
+        raise QevoError(
+            f"--network is FILE.py:NAME or one of {', '.join(ARCHITECTURES)}, not {network!r}"
+        )
+    path = pathlib.Path(file).expanduser()
+    if not path.is_file():
+        raise QevoError(f"--network {network}: no such file: {path}")
+    spec = importlib.util.spec_from_file_location(f"_qevo_own_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise QevoError(f"--network {network}: {path} is no Python file")
+    source = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = source  # where dataclasses look up the types of their fields
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(source)
+    except Exception as error:
+        raise QevoError(f"--network {network}: {path} cannot be imported: {error!r}") from error
+    finally:
+        sys.path.remove(str(path.parent))
+    if not hasattr(source, name):
+        named = sorted(key for key in vars(source) if not key.startswith("_"))
+        raise QevoError(f"--network {network}: {path} has no {name}; there are {', '.join(named)}")
+    found = getattr(source, name)
+    if isinstance(found, type) and issubclass(found, nn.Module):
+        try:
+            return found()
+        except TypeError as error:
+            raise QevoError(
+                f"--network {network}: {name}() needs arguments ({error}); give the file an "
+                f"instance, such as NETWORK = {name}(...), and name that"
+            ) from None
+    if not isinstance(found, nn.Module) and not callable(found):
+        raise QevoError(f"--network {network}: {name} is neither a Flax module nor a function")
+    return found
+
+
+def _scaling(pixels: tuple[str, ...]) -> PixelScaling | None:
+    if pixels == ("own",):
+        return None
+    if len(pixels) == 1 and pixels[0] in _PIXELS:
+        return _PIXELS[pixels[0]]
+    try:
+        mean, std = (tuple(float(part) for part in text.split(",")) for text in pixels)
+        return PixelScaling.normalized(mean, std)
+    except (ValueError, ZeroDivisionError):
+        raise QevoError(
+            f"--pixels is {', '.join(_PIXELS)}, own, or MEAN STD such as 0.49,0.48,0.45 "
+            f"0.25,0.24,0.26, not {' '.join(pixels)!r}"
+        ) from None
