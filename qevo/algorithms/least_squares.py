@@ -24,6 +24,7 @@ MAX_DEPTH = 7  # moves whose costs, each below 2**28, an int32 can sum
 _COST_SHIFT = 3  # a cost is at most LIMIT * 2 before it, and below 2**28 after it
 _BARRED = 1 << 28  # cost of a move that the bounds forbid
 _FAR = 1 << 30  # rise of the error above the best one's beyond which no move goes
+_MOST = 1 << 15  # generations, candidates
 _ANNEALED = 8, 10  # share of the generations in which the threshold falls to 0
 _CACHED = 1 << 17  # int32 values of candidates at work at once
 
@@ -47,8 +48,8 @@ class ColumnSearch:
 
     def __post_init__(self) -> None:
         for name in ("generations", "candidates", "tournament"):
-            if getattr(self, name) < 1:
-                raise QevoError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if not 1 <= getattr(self, name) <= _MOST:
+                raise QevoError(f"{name} must be 1 to {_MOST}, got {getattr(self, name)}")
         if not 1 <= self.depth <= MAX_DEPTH:
             raise QevoError(f"depth must be 1 to {MAX_DEPTH}, got {self.depth}")
         if not 0 <= self.threshold <= 64:
@@ -126,7 +127,9 @@ def evolve_columns(key: jax.Array, columns: Columns, config: ColumnSearch) -> ja
     """
     count, genes = columns.levels.shape
     curvature = jnp.diagonal(columns.gram) * columns.step >> 1  # at most LIMIT
-    mean = jnp.sum(curvature // genes, dtype=jnp.int32) >> _COST_SHIFT
+    mean = jnp.sum(curvature // genes, dtype=jnp.int32)
+    mean += jnp.sum(curvature % genes, dtype=jnp.int32) // genes
+    mean >>= _COST_SHIFT
     units = round(config.threshold * 64)
     threshold = jnp.minimum(mean, (2**31 - 1) // max(units, 1)) * units // 64  # far below _BARRED
 
@@ -147,7 +150,8 @@ def evolve_columns(key: jax.Array, columns: Columns, config: ColumnSearch) -> ja
         return jax.lax.scan(generation, start, (keys, numbers))[0].best
 
     keys = jax.random.split(key, count)
-    chunk = max(1, min(count, _CACHED // (config.candidates * genes)))
+    most = max(1, _CACHED // (config.candidates * genes))
+    chunk = max(size for size in range(1, min(most, count) + 1) if count % size == 0)
     given = (keys, columns.levels, columns.low, columns.high, columns.product)
     return jax.lax.map(column, given, batch_size=chunk)
 
@@ -182,11 +186,12 @@ def _generation(
     key, number = given
     gram, step = columns.gram, columns.step
     rises, falls = column.levels < high, column.levels > low
+    half = 1 << (_COST_SHIFT - 1)  # costs are rounded, so that their sum does not drift
 
     def costs(product: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The cheaper move of each gene: cost ``[K]``, and the way ``[K]``."""
-        up = jnp.where(rises, (curvature + product) >> _COST_SHIFT, _BARRED)
-        down = jnp.where(falls, (curvature - product) >> _COST_SHIFT, _BARRED)
+        up = jnp.where(rises, (curvature + product + half) >> _COST_SHIFT, _BARRED)
+        down = jnp.where(falls, (curvature - product + half) >> _COST_SHIFT, _BARRED)
         return jnp.minimum(up, down), jnp.where(up < down, 1, -1)
 
     first, ways = costs(column.product)
@@ -212,9 +217,9 @@ def _generation(
     moves = jax.vmap(mutate)(jnp.take_along_axis(drawn, winner[:, None], axis=1)[:, 0])
     move = jax.tree.map(lambda part: part[jnp.argmin(moves.cost)], moves)
 
-    part, whole = _ANNEALED
-    left = jnp.maximum(part * config.generations // whole - number, 0)
-    allowed = threshold // config.generations * left
+    left = jnp.maximum(_ANNEALED[0] * config.generations // _ANNEALED[1] - number, 0)
+    whole, rest = jnp.divmod(threshold, config.generations)
+    allowed = whole * left + rest * left // config.generations
     above = column.above + move.cost
     accepted = (move.cost < allowed) & (above < _FAR)
     steps = jnp.where(accepted, move.steps, 0)

@@ -90,7 +90,7 @@ class ShiftES(Algorithm):
         self.stages = tuple(Stage(*stage) for stage in config.stages)
         self.spared = 1
         self._check()
-        self.slots = min(config.slots, space.size)
+        self.slots = min(config.slots, int(np.sum(np.asarray(space.low < space.high))))
         self.most = _ONE // 4
         self.least = max(_ONE // self.slots, 1)
         first = round(config.shifted * _ONE / self.slots)

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 
 from qevo.algorithms.least_squares import ColumnSearch, evolve_columns, integer_columns
+from qevo.core.space import GENE_MAX
+from qevo.errors import QevoError
 from qevo.quantize.layerwise import LayerwiseFit, LeastSquares, best_scale, regression
 from qevo.quantize.rounding import FloatLayer, Rounded
 
@@ -26,6 +28,8 @@ class EvolutionaryRounding:
       search: settings of the search.
       rounds: alternations of levels and scale.
       radius: levels that a weight may move in one round.
+      work: the most genes times generations of a channel in one round; a larger layer has fewer
+        generations than ``search`` says, so that it takes no more than its share of the time.
       seed: of the search; each layer draws from its own stream.
     """
 
@@ -33,7 +37,15 @@ class EvolutionaryRounding:
     search: ColumnSearch = dataclasses.field(default_factory=ColumnSearch)
     rounds: int = 2
     radius: int = 2
+    work: int = 1_500_000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rounds < 0 or not 1 <= self.radius <= GENE_MAX or self.work < 1:
+            raise QevoError(
+                f"rounds must be 0 or more, radius 1 to {GENE_MAX} and work at least 1, got "
+                f"{self.rounds}, {self.radius} and {self.work}"
+            )
 
     def __call__(self, layer: FloatLayer) -> Rounded:
         problem = regression(layer, self.fit.ridge)
@@ -71,4 +83,6 @@ class EvolutionaryRounding:
             low=np.maximum(wide - self.radius, layer.low),
             high=np.minimum(wide + self.radius, layer.high),
         )
-        return np.asarray(evolve_columns(key, columns, self.search)).T
+        generations = max(1, min(self.search.generations, self.work // len(wide)))
+        search = dataclasses.replace(self.search, generations=generations)
+        return np.asarray(evolve_columns(key, columns, search)).T

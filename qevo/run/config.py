@@ -181,7 +181,8 @@ class RefineConfig(SearchConfig):
     """File of its weights: safetensors, npz, or a torch state dict."""
     names: tuple[str, ...] = ()
     """Rules THEIRS=OURS that pair the file's names with the network's, as in
-    `--names "features.*.weight=conv_*/kernel" "fc=logits"`; or "in order"."""
+    `--names "features.*.weight=conv_*/kernel" "fc=logits"`; or "in order"; or "published", for the
+    weights of MLPerf Tiny's ResNet-8 or a CIFAR-10 ResNet-20, -32 or -56 and their pixel rule."""
     layout: Literal["torch", "flax"] | None = None
     """Layout of the file's kernels, where their shapes do not tell."""
     pixels: tuple[str, ...] = ("unit",)

@@ -20,6 +20,7 @@ from qevo.nets.images import IMAGENET_PIXELS, RAW_PIXELS, UNIT_RANGE, PixelScali
 from qevo.nets.registry import ARCHITECTURES, architecture
 from qevo.quantize.convert import float_logits
 from qevo.quantize.importing import fit_arrays, read_arrays, trace
+from qevo.quantize.published import load_published, published_scaling
 from qevo.run.config import RefineConfig
 
 _PIXELS = {"unit": UNIT_RANGE, "raw": RAW_PIXELS, "imagenet": IMAGENET_PIXELS}
@@ -102,6 +103,13 @@ def _read(config: RefineConfig, image_shape: tuple[int, int, int]) -> tuple[nn.M
     if not config.checkpoint.name:
         raise QevoError("say which --checkpoint holds the float network's weights")
     network = _definition(config.network)
+    if config.names == ("published",):
+        module, variables = load_published(config.checkpoint)
+        if type(module) is not type(network):
+            raise QevoError(
+                f"{config.checkpoint} holds {type(module).__name__}; --network says {config.network}"
+            )
+        return module.clone(numerics=Float(scaling=published_scaling(module))), variables
     arrays = read_arrays(config.checkpoint)
     scaling = _scaling(config.pixels)
     names: Any = "in order" if config.names == ("in order",) else config.names

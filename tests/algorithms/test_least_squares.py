@@ -303,9 +303,9 @@ def test_it_holds_no_floats(floats_in: Callable[..., list[str]]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"generations": 0}, "generations must be at least 1, got 0"),
-        ({"candidates": 0}, "candidates must be at least 1, got 0"),
-        ({"tournament": -1}, "tournament must be at least 1, got -1"),
+        ({"generations": 0}, "generations must be 1 to 32768, got 0"),
+        ({"candidates": 0}, "candidates must be 1 to 32768, got 0"),
+        ({"tournament": -1}, "tournament must be 1 to 32768, got -1"),
         ({"depth": 0}, "depth must be 1 to 7, got 0"),
         ({"depth": 8}, "depth must be 1 to 7, got 8"),
         ({"threshold": -0.1}, r"threshold must be 0 to 64, got -0\.1"),

@@ -1,0 +1,187 @@
+"""Rounding networks beyond the nearest level: every method at every number of bits.
+
+    QEVO_DATA_DIR=... python experiments/refine.py [--network resnet_20] [--bits 4 3] [--constants 60]
+
+Each seed calibrates on other images, 1,000 of them, which all methods share, with the same
+activation scales and fitted biases; all layers have the stated bits, first and last included, and
+activations have 8. Test accuracy is that of the official test images, which nothing has seen.
+--constants and --weights go on from evolutionary rounding with a whole-network search on the same
+images, accepted on 500 others. Prints a table; writes results/refine_NETWORK.json and, of what each
+method gained over nearest rounding on held-out and on test images, results/refine_NETWORK.png.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import statistics
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from qevo.algorithms import CoevolutionConfig, ShiftConfig
+from qevo.quantize.training import TrainingConfig
+from qevo.report.picture import COLORS, STYLE
+from qevo.report.table import METHODS
+from qevo.run import RefineConfig, ShiftStageConfig, StageConfig, TrainConfig, run_once
+from qevo.run.session import script
+
+DATA = pathlib.Path(os.environ.get("QEVO_DATA_DIR", ".")) / "weights"
+PUBLISHED = {
+    "resnet_8": DATA / "resnet8_cifar10" / "resnet8_cifar10_f32_keras_names.npz",
+    "resnet_20": DATA / "resnet_cifar10" / "resnet20_cifar10_f32.npz",
+    "resnet_56": DATA / "resnet_cifar10" / "resnet56_cifar10_f32.npz",
+}
+PARTS = ("validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Round a network in every way."""
+
+    network: Literal["resnet_8", "resnet_20", "resnet_56", "lenet_300_100"] = "resnet_20"
+    """A published CIFAR-10 network, or LeNet-300-100, trained on Fashion-MNIST for each seed."""
+    bits: tuple[str, ...] = ("8", "6", "4", "3", "2", "ternary")
+    """Bits of all weights."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One run each, on other calibration images."""
+    calibration: int = 1000
+    """Images that all methods are fitted to."""
+    constants: int = 0
+    """Generations of a whole-network search over multipliers and biases."""
+    weights: int = 0
+    """Generations of one over weights, after it."""
+    runs: pathlib.Path = pathlib.Path("runs")
+    """Where run folders lie; a finished run is not repeated."""
+    results: pathlib.Path = pathlib.Path("results")
+    """Where the table and the picture go."""
+
+
+def main(config: Config) -> None:
+    """Run what is not there yet, then gather."""
+    records = {
+        bits: [run_once(settings(config, bits, seed)) for seed in config.seeds]
+        for bits in config.bits
+    }
+    print_table(config, records)
+    name = f"refine_{config.network}"
+    config.results.mkdir(parents=True, exist_ok=True)
+    fields = ("network", "bits", "seeds", "calibration", "constants", "weights")
+    values = {field: getattr(config, field) for field in fields}
+    options = " ".join(
+        f"--{field} {' '.join(map(str, v)) if isinstance(v, tuple) else v}"
+        for field, v in values.items()
+    )
+    summary = {"command": f"python experiments/refine.py {options}", "runs": records}
+    (config.results / f"{name}.json").write_text(json.dumps(summary, indent=2) + "\n")
+    draw_gains(config.results / f"{name}.png", records)
+
+
+def settings(config: Config, bits: str, seed: int) -> RefineConfig | TrainConfig:
+    """The run of one number of bits and one seed."""
+    searched = f"-{config.constants}-{config.weights}" if config.constants + config.weights else ""
+    name = f"refine-{config.network}-{bits}-{config.calibration}{searched}-{seed}"
+    constants = StageConfig(
+        config.constants,
+        CoevolutionConfig(
+            population=32, group=4096, spread=0.2, rate=0.5, schedule=max(config.constants, 1)
+        ),
+    )
+    if config.network in PUBLISHED:
+        return RefineConfig(
+            network=config.network,
+            checkpoint=PUBLISHED[config.network],
+            names=("published",),
+            data="cifar10",
+            bits=(f"*={bits}",),
+            calibration=config.calibration,
+            name=name,
+            runs=config.runs,
+            seed=seed,
+            split_seed=seed,
+            batch=config.calibration,
+            constants=constants,
+            weights=ShiftStageConfig(config.weights, ShiftConfig(population=16)),
+        )
+    teacher = config.runs / f"refine-{config.network}-{config.bits[0]}-{config.calibration}-{seed}"
+    kept = teacher / "teacher.safetensors"
+    return TrainConfig(
+        data="fashion_mnist",
+        architecture="lenet_300_100",
+        bits=(f"*={bits}",),
+        calibration=config.calibration,
+        name=name,
+        runs=config.runs,
+        seed=seed,
+        split_seed=seed,
+        teacher=kept if kept.exists() and teacher.name != name else None,
+        training=TrainingConfig(epochs=20, batch=250, learning_rate=2e-3, label_smoothing=0.05),
+        batch=config.calibration,
+        constants=constants,
+        weights=StageConfig(
+            config.weights, CoevolutionConfig(grouping="block", group=500, margin=0.002)
+        ),
+    )
+
+
+def print_table(config: Config, records: dict[str, list[dict[str, Any]]]) -> None:
+    """Test accuracy of each method, mean and standard deviation over the seeds."""
+    table = Table(title=f"{config.network}, test accuracy, %", title_justify="left")
+    table.add_column("bits")
+    shown = [m for m in METHODS if m in next(iter(records.values()))[0]["accuracy"]]
+    if not config.constants + config.weights:
+        shown.remove("evolved")
+    for method in shown:
+        table.add_column(METHODS[method], justify="right")
+    for bits, runs in records.items():
+        cells = []
+        for method in shown:
+            values = [100 * run["accuracy"][method]["test"] for run in runs]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            cells.append(f"{statistics.fmean(values):.2f} ± {spread:.2f}")
+        table.add_row(bits, *cells)
+    seconds = [
+        f"{statistics.fmean(r['seconds'].get(m, 0) for runs in records.values() for r in runs):.0f}"
+        for m in shown
+    ]
+    table.add_row("seconds", *seconds)
+    Console(width=150).print(table)
+
+
+def draw_gains(path: pathlib.Path, records: dict[str, list[dict[str, Any]]]) -> None:
+    """Each method's gain over nearest rounding on held-out images against that on test images."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(6.5, 5.5), layout="constrained")
+        ax = figure.subplots()
+        for method in ("gptq", "adaround", "layerwise", "evolutionary", "evolved"):
+            gains = np.array(
+                [
+                    [
+                        100 * (run["accuracy"][method][part] - run["accuracy"]["nearest"][part])
+                        for part in PARTS
+                    ]
+                    for runs in records.values()
+                    for run in runs
+                    if method in run["accuracy"]
+                ]
+            )
+            if gains.size:
+                label = METHODS[method]
+                ax.scatter(*gains.T, s=18, alpha=0.7, color=COLORS[method], label=label)
+        ax.axline((0, 0), slope=1, color="0.7", lw=0.8)
+        ax.set_xscale("symlog", linthresh=1)
+        ax.set_yscale("symlog", linthresh=1)
+        ax.set_xlabel("gain over nearest rounding on held-out images, points")
+        ax.set_ylabel("gain on test images, points")
+        ax.legend(frameon=False)
+        figure.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    script(main, Config, __doc__)
