@@ -1,6 +1,6 @@
 """Rounding networks beyond the nearest level: every method at every number of bits.
 
-    QEVO_DATA_DIR=... python experiments/refine.py [--network resnet_20] [--bits 4 3] [--constants 60]
+    QEVO_DATA_DIR=... python experiments/refine.py [--network resnet_8] [--bits 4 3]
 
 Each seed calibrates on other images, 1,000 of them, which all methods share, with the same
 activation scales and fitted biases; all layers have the stated bits, first and last included, and

@@ -21,7 +21,7 @@ def layers_table(layers: Layers) -> Table:
     """Sensitivity and output error of each layer before and after, most sensitive first."""
     table = Table(title="layers, most sensitive first", title_justify="left")
     table.add_column("layer", overflow="fold")
-    for column in ("bits", "weights", "changed %", "output error %", "sensitivity, nats/1000"):
+    for column in ("bits", "weights", "changed %", "error %", "sensitivity, mnat"):
         table.add_column(column, justify="right")
     by_cost = sorted(layers.items(), key=lambda item: -item[1]["nearest"]["sensitivity"])
     for name, layer in by_cost:

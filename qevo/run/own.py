@@ -107,7 +107,8 @@ def _read(config: RefineConfig, image_shape: tuple[int, int, int]) -> tuple[nn.M
         module, variables = load_published(config.checkpoint)
         if type(module) is not type(network):
             raise QevoError(
-                f"{config.checkpoint} holds {type(module).__name__}; --network says {config.network}"
+                f"{config.checkpoint} holds {type(module).__name__}, and --network says "
+                f"{config.network}"
             )
         return module.clone(numerics=Float(scaling=published_scaling(module))), variables
     arrays = read_arrays(config.checkpoint)
