@@ -13,15 +13,16 @@ from rich.table import Table
 from qevo.core.algorithm import Algorithm
 from qevo.core.generation import Carry, Rules, first_carry, run_generation
 from qevo.core.problem import Problem
-from qevo.data import load
+from qevo.data import Dataset, load
 from qevo.errors import QevoError
 from qevo.integer.audit import AuditReport, audit
 from qevo.nets.file import load as load_network
 from qevo.nets.integer_numerics import Arithmetic
+from qevo.nets.network import QuantizedNetwork
 from qevo.nets.plan import Plan, plan
 from qevo.run import folder as files
 from qevo.run.config import RefineConfig
-from qevo.run.own import own_network
+from qevo.run.own import own_network, refine_data
 from qevo.run.pipeline import accuracy
 from qevo.run.preparation import kept_targets, load_data
 from qevo.run.searching import machine_plan, stage_problem, stages
@@ -42,13 +43,18 @@ def evaluate_file(
     Raises:
       QevoError: the file is missing or damaged, or nothing says which data to use.
     """
-    network = load_network(path)
     beside = path.parent / files.CONFIG
     known = files.read_json(beside) if beside.exists() else {}
-    name = data or known.get("data")
-    if name is None:
-        raise QevoError(f"say which --data to use: there is no {beside} that would tell")
-    images = load(name, seed=known.get("split_seed", 0) if split_seed is None else split_seed)
+    seed = known.get("split_seed", 0) if split_seed is None else split_seed
+    if known.get("command") == "refine":
+        network, images = _refined(path, data, seed)
+        name = known["data"]
+    else:
+        network = load_network(path)
+        name = data or known.get("data")
+        if name is None:
+            raise QevoError(f"say which --data to use: there is no {beside} that would tell")
+        images = load(name, seed=seed)
     before = known.get("data_sha256", "") if data is None and split_seed is None else ""
     if before and before != images.fingerprint():
         raise QevoError(
@@ -65,6 +71,17 @@ def evaluate_file(
     for name, value in result.items():
         _say(f"{name:<10} {100 * value:.2f} %")
     return result
+
+
+def _refined(
+    path: pathlib.Path, data: str | None, split_seed: int
+) -> tuple[QuantizedNetwork, Dataset]:
+    """A refined network, whose architecture the run's settings know, and images for it."""
+    config = files.read_config(path.parent)
+    assert isinstance(config, RefineConfig)
+    config = dataclasses.replace(config, data=data or config.data, split_seed=split_seed)
+    images = refine_data(config)
+    return load_network(path, own_network(config, images)[0]), images
 
 
 def audit_run(path: pathlib.Path, *, arithmetic: Arithmetic = "int") -> bool:
