@@ -11,7 +11,8 @@ from qevo import cli
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
-PAGES = (*DOCUMENTS, "docs/scaling.md")
+MANUALS = ("docs/refining.md", "docs/scaling.md")
+PAGES = (*DOCUMENTS, *MANUALS)
 
 
 def text_of(document: str) -> str:
@@ -24,17 +25,24 @@ def commands(document: str, program: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
+@pytest.mark.parametrize(
+    ("document", "count"),
+    [
+        ("README.md", 3),  # run a file, evolve a network of one's own, the kernel alone
+        ("docs/refining.md", 1),
+    ],
+)
 def test_python_blocks_run_in_order(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    document: str, count: int, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = list(re.finditer(r"^```python\n(.*?)^```$", text_of("README.md"), re.M | re.S))
-    assert len(blocks) >= 3  # run a file, evolve a network of one's own, the kernel alone
-    names: dict[str, object] = {"__name__": "readme"}
+    blocks = list(re.finditer(r"^```python\n(.*?)^```$", text_of(document), re.M | re.S))
+    assert len(blocks) >= count
+    names: dict[str, object] = {"__name__": "document"}
     for block in blocks:
-        line = text_of("README.md")[: block.start(1)].count("\n")
-        source = "\n" * line + block[1]  # so that a traceback names the README's lines
-        exec(compile(source, str(ROOT / "README.md"), "exec"), names)
+        line = text_of(document)[: block.start(1)].count("\n")
+        source = "\n" * line + block[1]  # so that a traceback names the document's lines
+        exec(compile(source, str(ROOT / document), "exec"), names)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -51,7 +59,7 @@ def test_qevo_commands_are_understood(
     monkeypatch.chdir(tmp_path)
     found = commands("README.md", "qevo")
     assert {words[0] for words in found} >= {"train", "evaluate", "audit"}
-    for words in (*found, *commands("docs/scaling.md", "qevo")):
+    for words in (*found, *(words for page in MANUALS for words in commands(page, "qevo"))):
         if "--help" not in words and len(words) > 1:
             cli.parse(words)
 
