@@ -111,8 +111,11 @@ def search(
     """Run the stages one after the other, each from the accepted network of the one before."""
     searches: dict[str, Result] = {}
     left = config.max_seconds
+    todo = stages(config)
+    if not todo:
+        return network, searches
     machine = from_first(lambda: machine_plan(config, data, network))
-    for index, stage in enumerate(stages(config)):
+    for index, stage in enumerate(todo):
         problem = stage_problem(config, data, network, targets, stage.genes, machine)
         folder = config.folder / stage.name
         kept = from_first(lambda folder=folder: (folder / CHECKPOINT).exists())
