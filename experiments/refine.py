@@ -168,7 +168,7 @@ def draw_gains(path: pathlib.Path, records: dict[str, list[dict[str, Any]]]) -> 
                     ]
                     for runs in records.values()
                     for run in runs
-                    if method in run["accuracy"]
+                    if method in run["accuracy"] and (method != "evolved" or run["generations"])
                 ]
             )
             if gains.size:
