@@ -131,7 +131,9 @@ def read_unlabelled(path: Path) -> np.ndarray:
       QevoError: where there is nothing, or something else. The message names the file.
     """
     if path.is_dir():
-        return _decoded(_image_files(path.parent, [path.name]))
+        if not (files := _image_files(path.parent, [path.name])):
+            raise QevoError(f"{path}: expected images ({' '.join(SUFFIXES)}), found none")
+        return _decoded(files)
     try:
         images = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

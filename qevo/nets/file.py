@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def _describe(module: nn.Module) -> dict[str, Any]:
         return {"name": names[0], "fields": fields}
     return {
         "name": f"{type(module).__module__}.{type(module).__qualname__}",
-        "fields": repr(fields),
+        "fields": re.sub(r" at 0x[0-9a-fA-F]+", "", repr(fields)),  # a function's, in this process
     }
 
 
@@ -117,12 +118,17 @@ def _restore(description: dict[str, Any], module: nn.Module | None) -> nn.Module
     if module is not None:
         # Through JSON, where tuples are lists.
         given = json.loads(json.dumps(_describe(module)))
-        if given != description:
+        if _known(given) != _known(description):
             raise QevoError(f"holds the architecture {description}, the given module is {given}")
         return module
     if name not in STORED:
         raise QevoError(f"holds the architecture {name}, which is not qevo's: pass module=")
     return architecture(name, **{k: _tuples(v) for k, v in description["fields"].items()})
+
+
+def _known(description: dict[str, Any]) -> dict[str, Any]:
+    """Class and fields alone: the file of a class may be imported by another name."""
+    return description | {"name": description["name"].rpartition(".")[2]}
 
 
 def _tuples(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -51,10 +51,13 @@ def layer_costs(
     All layers but one stay float. The one has a bias that keeps its mean output, as the networks
     have. Sensitivity in this sense: Wang et al. 2019 (HAQ) and many since.
     """
-    layers: dict[str, tuple[FloatLayer, Moments]] = {}
+    alone: dict[str, dict[str, _Alone]] = {}
 
     def note(layer: FloatLayer) -> Rounded:
-        layers[layer.name] = layer, layer.moments()
+        moments = layer.moments()
+        alone[layer.name] = {
+            kind: _rounded_alone(layer, moments, network) for kind, network in networks.items()
+        }
         return round_squared_error(layer)
 
     bits = next(iter(networks.values())).bits
@@ -65,25 +68,34 @@ def layer_costs(
     run = functools.partial(_logits, module)
     expected = over_batches(functools.partial(run, teacher.folded), images)
 
-    def cost(name: str, network: QuantizedNetwork) -> LayerCost:
-        layer, moments = layers[name]
-        kernel = _kernel(layer, network)
-        off = kernel - layer.kernel
-        variance = (layer.kernel * (moments.gram @ layer.kernel)).sum()
-        bias = moments.mean_output - moments.mean_input @ kernel
+    def cost(name: str, layer: _Alone) -> LayerCost:
         shape = params[f"{name}/kernel"].shape
-        swapped = {f"{name}/kernel": np.float32(kernel.reshape(shape))}
-        swapped[f"{name}/bias"] = np.float32(bias)
+        swapped = {f"{name}/kernel": layer.kernel.reshape(shape), f"{name}/bias": layer.bias}
         variables = unflatten_dict(params | swapped, sep="/")
         found = over_batches(functools.partial(run, variables), images)
-        return LayerCost(
-            float((off * (moments.gram @ off)).sum() / max(variance, 1e-12)),
-            divergence(expected, found),
-        )
+        return LayerCost(layer.error, divergence(expected, found))
 
     return {
-        name: {kind: cost(name, network) for kind, network in networks.items()} for name in layers
+        name: {kind: cost(name, layer) for kind, layer in kinds.items()}
+        for name, kinds in alone.items()
     }
+
+
+class _Alone(NamedTuple):
+    """One rounded layer, for a network that is float otherwise."""
+
+    kernel: np.ndarray  # float32 [K, C]
+    bias: np.ndarray  # float32 [C]
+    error: float
+
+
+def _rounded_alone(layer: FloatLayer, moments: Moments, network: QuantizedNetwork) -> _Alone:
+    kernel = _kernel(layer, network)
+    off = kernel - layer.kernel
+    variance = (layer.kernel * (moments.gram @ layer.kernel)).sum()
+    error = (off * (moments.gram @ off)).sum() / max(variance, 1e-12)
+    bias = moments.mean_output - moments.mean_input @ kernel
+    return _Alone(kernel.astype(np.float32), bias.astype(np.float32), float(error))
 
 
 def _kernel(layer: FloatLayer, network: QuantizedNetwork) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from qevo.data import Dataset
 from qevo.errors import QevoError
 from qevo.run import folder as files
-from qevo.run.config import SearchConfig
+from qevo.run.config import RefineConfig, SearchConfig
 from qevo.run.searching import LAST
 
 
@@ -20,6 +21,9 @@ def claim(config: SearchConfig, data: Dataset) -> None:
         holds = "holds a run: add --resume to go on with it, or" if path.exists() else "exists:"
         raise QevoError(f"{folder} already {holds} choose another --name (nothing was changed)")
     values = files.config_values(config) | {"data_sha256": data.fingerprint()}
+    if isinstance(config, RefineConfig):
+        content = config.checkpoint.read_bytes()
+        values["checkpoint_sha256"] = hashlib.sha256(content).hexdigest()
     if config.resume:
         refuse_changes(config, files.read_json(path), values)
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,6 +49,8 @@ def refuse_changes(config: SearchConfig, old: dict[str, Any], new: dict[str, Any
     free = set(_FREE)
     if old.get("data_sha256") == new["data_sha256"]:
         free |= {"data"}  # the same images by another path
+    if "checkpoint_sha256" not in old:
+        free |= {"checkpoint_sha256"}  # of a run that did not keep it
     if not (config.folder / LAST).exists():
         free |= {"constants.generations"}  # later stages start from what this one found
     changed = [

@@ -169,9 +169,10 @@ class TrainConfig(SearchConfig):
 class RefineConfig(SearchConfig):
     """Quantize a float network of your own, and refine it beyond nearest rounding.
 
-    Rounds it in every way, evolves the best of them on the calibration images, and watches on
-    others that nothing is fitted to these alone. Writes a run folder as `qevo train` does, and
-    layers.json: how sensitive each layer is, and its error before and after.
+    Rounds it in every way, evolves one of the roundings (--start) on the calibration images, and
+    watches on others that nothing is fitted to these alone. Writes a run folder as `qevo train`
+    does, but no teacher.safetensors, and layers.json: how sensitive each layer is, and its error
+    before and after.
     """
 
     network: str = ""
@@ -214,7 +215,8 @@ class RefineConfig(SearchConfig):
     def default_name(self) -> str:
         """Network and bits."""
         network = self.network.rpartition(":")[2] or "network"
-        return f"{network}-{'-'.join(self.bits)}-{self.seed}".replace("*=", "").replace("*", "_")
+        name = f"{network}-{'-'.join(self.bits)}-{self.seed}".replace("*=", "")
+        return name.replace("*", "_").replace("/", "_")  # one folder, whatever the layers' names
 
 
 AnyConfig = TrainConfig | RefineConfig

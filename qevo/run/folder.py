@@ -67,7 +67,8 @@ def read_config(folder: pathlib.Path) -> AnyConfig:
       QevoError: the folder holds no run, or one of another version of qevo.
     """
     values = read_json(folder / CONFIG)
-    values.pop("data_sha256", None)
+    for fingerprint in ("data_sha256", "checkpoint_sha256"):
+        values.pop(fingerprint, None)
     try:
         return _record(_COMMANDS[values.pop("command", "train")], values)
     except (TypeError, KeyError, AttributeError) as error:

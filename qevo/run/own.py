@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import pathlib
 import sys
+import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,6 +17,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from qevo.data import Dataset, Split, is_unlabelled, load, read_unlabelled, shuffled
+from qevo.data.load import NAMES
 from qevo.errors import QevoError
 from qevo.nets.float_numerics import Float
 from qevo.nets.images import IMAGENET_PIXELS, RAW_PIXELS, UNIT_RANGE, PixelScaling
@@ -42,7 +46,7 @@ def refine_data(config: RefineConfig) -> Dataset:
         if value < _LEAST:
             raise QevoError(f"--{name} must be at least {_LEAST}, got {value}")
     path = pathlib.Path(config.data).expanduser()
-    if path.exists() and is_unlabelled(path):
+    if config.data not in NAMES and path.exists() and is_unlabelled(path):
         return _with_classes(config, path)
     data = load(config.data, seed=config.split_seed)
     return Dataset(
@@ -98,7 +102,7 @@ def own_network(config: RefineConfig, data: Dataset) -> tuple[nn.Module, dict[st
     return module, variables
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)  # several parts of a run ask for the same network
 def _read(config: RefineConfig, image_shape: tuple[int, int, int]) -> tuple[nn.Module, Any]:
     if not config.checkpoint.name:
         raise QevoError("say which --checkpoint holds the float network's weights")
@@ -112,7 +116,7 @@ def _read(config: RefineConfig, image_shape: tuple[int, int, int]) -> tuple[nn.M
             )
         return module.clone(numerics=Float(scaling=published_scaling(module))), variables
     arrays = read_arrays(config.checkpoint)
-    scaling = _scaling(config.pixels)
+    scaling = _scaling(config.pixels, image_shape[-1])
     names: Any = "in order" if config.names == ("in order",) else config.names
     fit = functools.partial(
         fit_arrays,
@@ -126,7 +130,8 @@ def _read(config: RefineConfig, image_shape: tuple[int, int, int]) -> tuple[nn.M
         if scaling is None:
             raise QevoError("--pixels own is for a function of uint8 images that scales them")
         module = network.clone(numerics=Float(scaling=scaling))
-        return module, fit(module=module)
+        with _naming(config.network, image_shape):
+            return module, fit(module=module)
     if config.names:
         raise QevoError(
             "--names pairs weights with a network written against qevo.nets.Numerics; "
@@ -134,13 +139,33 @@ def _read(config: RefineConfig, image_shape: tuple[int, int, int]) -> tuple[nn.M
         )
     if isinstance(network, nn.Module):
         image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
-        return trace(network, _by_name(arrays, network, image), image_shape, scaling=scaling)
-    return trace(network, arrays, image_shape, scaling=scaling)
+        with _naming(config.network, image_shape):
+            shapes = jax.eval_shape(network.init, jax.random.key(0), image)
+        arrays = _by_name(arrays, type(network).__name__, shapes)
+    with _naming(config.network, image_shape):
+        return trace(network, arrays, image_shape, scaling=scaling)
 
 
-def _by_name(arrays: dict[str, np.ndarray], network: nn.Module, image: Any) -> Any:
+@contextlib.contextmanager
+def _naming(network: str, image_shape: tuple[int, int, int]) -> Iterator[None]:
+    """Say which network, and where in its file, if it fails on images of that shape."""
+    try:
+        yield
+    except QevoError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        file = str(pathlib.Path(network.rpartition(":")[0]).expanduser().resolve())
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == file]
+        at = f" (line {lines[-1]})" if lines else ""
+        raise QevoError(
+            f"--network {network}{at} fails on images {list(image_shape)}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _by_name(arrays: dict[str, np.ndarray], network: str, shapes: Any) -> Any:
     """A plain Flax module's variables; a name may have dots, and no collection in front."""
-    shapes = jax.eval_shape(network.init, jax.random.key(0), image)
     wanted: dict[str, Any] = flatten_dict(shapes, sep="/")
     found = {name.replace(".", "/"): array for name, array in arrays.items()}
     for name in wanted:
@@ -155,7 +180,7 @@ def _by_name(arrays: dict[str, np.ndarray], network: nn.Module, image: Any) -> A
     ]
     if problems:
         lines = "\n".join(problems)
-        raise QevoError(f"the checkpoint does not fit {type(network).__name__}:\n{lines}")
+        raise QevoError(f"the checkpoint does not fit {network}:\n{lines}")
     return unflatten_dict({name: found[name] for name in wanted}, sep="/")
 
 
@@ -171,7 +196,7 @@ def _definition(network: str) -> Any:
     path = pathlib.Path(file).expanduser()
     if not path.is_file():
         raise QevoError(f"--network {network}: no such file: {path}")
-    spec = importlib.util.spec_from_file_location(f"_qevo_own_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"_qevo_own_{path.stem}", path.resolve())
     if spec is None or spec.loader is None:
         raise QevoError(f"--network {network}: {path} is no Python file")
     source = importlib.util.module_from_spec(spec)
@@ -179,7 +204,7 @@ def _definition(network: str) -> Any:
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(source)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # SystemExit: a script that reads its arguments
         raise QevoError(f"--network {network}: {path} cannot be imported: {error!r}") from error
     finally:
         sys.path.remove(str(path.parent))
@@ -200,11 +225,21 @@ def _definition(network: str) -> Any:
     return found
 
 
-def _scaling(pixels: tuple[str, ...]) -> PixelScaling | None:
+def _scaling(pixels: tuple[str, ...], channels: int) -> PixelScaling | None:
     if pixels == ("own",):
         return None
-    if len(pixels) == 1 and pixels[0] in _PIXELS:
-        return _PIXELS[pixels[0]]
+    scaling = _PIXELS[pixels[0]] if len(pixels) == 1 and pixels[0] in _PIXELS else _normal(pixels)
+    if not all(scale > 0 for scale in scaling.scale):
+        raise QevoError(f"--pixels {' '.join(pixels)}: standard deviations must be positive")
+    if not {len(scaling.scale), len(scaling.offset)} <= {1, channels}:
+        raise QevoError(
+            f"--pixels {' '.join(pixels)} is for {len(scaling.scale)} channels; the images have "
+            f"{channels}"
+        )
+    return scaling
+
+
+def _normal(pixels: tuple[str, ...]) -> PixelScaling:
     try:
         mean, std = (tuple(float(part) for part in text.split(",")) for text in pixels)
         return PixelScaling.normalized(mean, std)

@@ -71,7 +71,8 @@ def _known(config: AnyConfig) -> tuple[AnyConfig, dict[str, Any] | None]:
     config = dataclasses.replace(config, resume=True)
     stored = files.read_json(config.folder / files.CONFIG)
     values = files.config_values(config)
-    refuse_changes(config, stored, values | {"data_sha256": stored.get("data_sha256")})
+    fingerprints = {key: stored[key] for key in stored if key.endswith("_sha256")}
+    refuse_changes(config, stored, {"data_sha256": None} | values | fingerprints)
     extended = stored["weights"] != values["weights"] or stored["constants"] != values["constants"]
     if extended or not (config.folder / files.RESULT).exists():
         return config, None

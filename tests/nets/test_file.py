@@ -92,12 +92,26 @@ def test_a_network_of_ones_own(mine: QuantizedNetwork, tmp_path: pathlib.Path) -
     mine.save(path)
     images = np.random.RandomState(5).randint(0, 256, (4, 6, 6, 1)).astype(np.uint8)
     np.testing.assert_array_equal(load(path, Mine())(images), mine(images))
+    rewrite(path, lambda h: h["architecture"].update(name="another_module.Mine"))
+    assert load(path, Mine()).module == Mine()
     with pytest.raises(QevoError, match=r"Mine, which is not qevo's: pass module="):
         load(path)
     with pytest.raises(QevoError, match="given module"):
         load(path, Mine(width=7))
     with pytest.raises(QevoError, match="given module"):
         load(path, ResNet8())
+
+
+def test_a_function_among_the_fields(mine: QuantizedNetwork, tmp_path: pathlib.Path) -> None:
+    """It lies somewhere else in the memory of the next process."""
+
+    class Acting(Mine):
+        act: Any = None
+
+    first, second = (Acting(act=act) for act in (lambda x: x, lambda x: x))
+    path = tmp_path / "acting"
+    dataclasses.replace(mine, module=first).save(path)
+    assert load(path, second).module == second
 
 
 def test_given_module_of_ours(path: pathlib.Path) -> None:

@@ -251,6 +251,13 @@ class TestFitness:
         np.testing.assert_array_equal(images[:, 0, 0, 0], targets)
         assert set(np.asarray(targets).tolist()) == set(rows.tolist())
 
+    def test_a_batch_of_all_images_holds_each_once(self, network: QuantizedNetwork) -> None:
+        problem = dataclasses.replace(
+            problem_of(network, batch_size=len(LABELS)), targets=jnp.arange(len(LABELS))
+        )
+        targets = np.asarray(problem.batch(jax.random.key(0))[1])
+        np.testing.assert_array_equal(np.sort(targets), np.arange(len(LABELS)))
+
     @pytest.mark.parametrize("which", ["network", "residual"])
     def test_scores_are_those_of_the_networks_one_by_one(
         self, which: str, request: pytest.FixtureRequest

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 from flax.traverse_util import flatten_dict
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from qevo.algorithms import CoevolutionConfig, ShiftConfig
 from qevo.data import is_unlabelled, read_unlabelled
@@ -48,6 +48,16 @@ def function(arrays, images):
 def tanh(arrays, images):
     x = images.reshape(images.shape[0], -1) / 255.0
     return jax.numpy.tanh(x @ arrays["dense_0.kernel"]) @ arrays["logits.kernel"]
+
+
+def misnamed(arrays, images):
+    return images.reshape(images.shape[0], -1) @ arrays["dense_1.kernel"]
+
+
+class Training(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(3)(x.reshape(x.shape[0], -1))
 
 
 ours = LeNet300(hidden=(24,), classes=3)
@@ -137,6 +147,21 @@ def test_it_resumes(place: pathlib.Path, finished: pathlib.Path, tmp_path: pathl
     assert network == (finished / files.NETWORK).read_bytes()
 
 
+def test_it_does_not_resume_with_other_weights(place: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    checkpoint = tmp_path / "net.safetensors"
+    checkpoint.write_bytes((place / "net.safetensors").read_bytes())
+    stopped = settings(place, tmp_path, checkpoint=checkpoint, max_seconds=0.0)
+    run_pipeline(stopped)
+    save_file({name: -array for name, array in load_file(checkpoint).items()}, checkpoint)
+    with pytest.raises(QevoError, match=r"checkpoint_sha256: .* -> "):
+        run_pipeline(dataclasses.replace(stopped, resume=True))
+
+
+def test_a_run_is_named_after_network_and_bits(tmp_path: pathlib.Path) -> None:
+    config = RefineConfig(network="nets/net.py:Net", bits=("*=4", "block_2/*=8"), runs=tmp_path)
+    assert config.folder == tmp_path / "Net-4-block_2_8-0"
+
+
 @pytest.mark.parametrize("name", ["ours", "Plain", "function"])
 def test_a_network_is_read_however_it_was_written(place: pathlib.Path, name: str) -> None:
     pixels = ("own",) if name == "function" else ("unit",)
@@ -180,7 +205,11 @@ def test_images_without_labels(place: pathlib.Path) -> None:
         ({"network": "{place}/net.py:Plain", "names": ("a=b",)}, "--names pairs weights with"),
         ({"network": "resnet_20", "names": ("published",)}, "no published weights"),
         ({"network": "{place}/net.py:LeNet300"}, "(?s)missing.*dense_1.*of another shape"),
+        ({"network": "{place}/net.py:misnamed"}, r"misnamed \(line 3\d\) fails on .*'dense_1.ker"),
+        ({"network": "{place}/net.py:Training"}, r"Training fails on images \[8, 8, 1\].*'train'"),
         ({"pixels": ("0.5",)}, "--pixels is unit, raw, imagenet, own, or MEAN STD"),
+        ({"pixels": ("0.5", "-0.2")}, "standard deviations must be positive"),
+        ({"pixels": ("imagenet",)}, "--pixels imagenet is for 3 channels; the images have 1"),
         ({"bits": ("dense_7=4",)}, "'dense_7' matches no layer; there are dense_0, logits"),
         ({"checkpoint": pathlib.Path("absent.pth")}, "no such file: absent.pth"),
     ],
@@ -197,9 +226,11 @@ def test_bad_input(
 
 def test_a_source_that_cannot_be_imported(place: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "broken.py").write_text("import a_module_that_is_not_there")
-    config = settings(place, tmp_path, network=f"{tmp_path / 'broken.py'}:Net")
-    with pytest.raises(QevoError, match=r"cannot be imported: ModuleNotFoundError"):
-        own_network(config, refine_data(config))
+    (tmp_path / "script.py").write_text("raise SystemExit(2)")
+    for file, error in (("broken.py", "ModuleNotFoundError"), ("script.py", r"SystemExit\(2\)")):
+        config = settings(place, tmp_path, network=f"{tmp_path / file}:Net")
+        with pytest.raises(QevoError, match=f"cannot be imported: {error}"):
+            own_network(config, refine_data(config))
 
 
 def test_unlabelled_images_that_are_none(tmp_path: pathlib.Path) -> None:
@@ -217,6 +248,10 @@ def test_unlabelled_images_that_are_none(tmp_path: pathlib.Path) -> None:
     grey = tmp_path / "grey.npy"
     np.save(grey, np.zeros((9, 8, 8), np.uint8))
     assert read_unlabelled(grey).shape == (9, 8, 8, 1)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(QevoError, match=r"empty: expected images \(.png .*found none"):
+        read_unlabelled(empty)
 
 
 def test_a_flat_folder_of_pictures(tmp_path: pathlib.Path) -> None:
