@@ -146,10 +146,12 @@ def print_table(config: Config, records: dict[str, list[dict[str, Any]]]) -> Non
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             cells.append(f"{statistics.fmean(values):.2f} ± {spread:.2f}")
         table.add_row(bits, *cells)
-    seconds = [
-        f"{statistics.fmean(r['seconds'].get(m, 0) for runs in records.values() for r in runs):.0f}"
-        for m in shown
-    ]
+    everything = [run["seconds"] for runs in records.values() for run in runs]
+    searched = [part["1_constants"] for part in everything if "1_constants" in part]
+    spent = {m: [part[m] for part in everything if m in part] for m in shown} | {
+        "evolved": searched
+    }
+    seconds = [f"{statistics.fmean(spent[m]):.0f}" if spent[m] else "" for m in shown]
     table.add_row("seconds", *seconds)
     Console(width=150).print(table)
 

@@ -138,7 +138,8 @@ def parse(arguments: list[str] | None) -> object:
         return command
     known: Any = read_config(asked.folder)
     if type(known) is not type(asked):
-        raise QevoError(f"{asked.folder} holds a run of the other command, train or refine")
+        command = "train" if isinstance(known, TrainConfig) else "refine"
+        raise QevoError(f"{asked.folder} holds a run of qevo {command}: resume it with that")
     known = dataclasses.replace(known, runs=asked.runs, name=asked.name, max_seconds=None)
     return read(default=type(command)(known, Hosts()))
 

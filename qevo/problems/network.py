@@ -160,7 +160,7 @@ class NetworkProblem(Problem):
         """B images, int8 ``[B, H, W, C]``, and their targets.
 
         Drawn with replacement; where B is their number, all of them in a random order, so that the
-        fitness of a candidate is the same in every generation.
+        fitness of a candidate on the whole batch is the same in every generation.
         """
         count = self.images.shape[0]
         if self.batch_size == count:

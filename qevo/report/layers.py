@@ -14,6 +14,7 @@ from rich.table import Table
 from qevo.report.picture import COLORS, STYLE
 from qevo.report.table import METHODS
 
+KINDS = ("nearest", "evolved")
 Layers = Mapping[str, Mapping[str, Any]]  # as `qevo.run` writes them to layers.json
 
 
@@ -25,7 +26,7 @@ def layers_table(layers: Layers) -> Table:
         table.add_column(column, justify="right")
     by_cost = sorted(layers.items(), key=lambda item: -item[1]["nearest"]["sensitivity"])
     for name, layer in by_cost:
-        before, after = (layer[kind] for kind in ("nearest", "evolved"))
+        before, after = (layer[kind] for kind in KINDS)
         table.add_row(
             name,
             str(layer["bits"]),
@@ -48,8 +49,10 @@ def draw_layers(path: pathlib.Path, layers: Layers) -> None:
             (left, "error", "error of the layer's output, share of its variance"),
             (right, "sensitivity", "sensitivity: divergence if only this layer is rounded, nats"),
         ):
-            for offset, kind in ((-0.2, "nearest"), (0.2, "evolved")):
-                values = [max(layer[kind][what], 1e-9) for layer in layers.values()]
+            costs = [layer[kind][what] for layer in layers.values() for kind in KINDS]
+            floor = min((cost for cost in costs if cost > 0), default=1.0) / 2  # 0 has no logarithm
+            for offset, kind in zip((-0.2, 0.2), KINDS, strict=True):
+                values = [max(layer[kind][what], floor) for layer in layers.values()]
                 ax.barh(rows + offset, values, 0.38, color=COLORS[kind], label=METHODS[kind])
             ax.set_xscale("log")
             ax.set_title(title, loc="left", fontsize=10)

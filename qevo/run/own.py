@@ -94,10 +94,10 @@ def own_network(config: RefineConfig, data: Dataset) -> tuple[nn.Module, dict[st
     """
     module, variables = _read(config, data.search.images.shape[1:])
     shape = jax.eval_shape(module.apply, variables, data.search.images[:1])
-    if shape.shape[-1] < len(data.classes):
+    if shape.shape[-1] != len(data.classes):
         raise QevoError(
             f"{config.network} tells {shape.shape[-1]} classes apart, and {config.data} has "
-            f"{len(data.classes)}"
+            f"{len(data.classes)}: give the images without their labels, or all classes"
         )
     return module, variables
 

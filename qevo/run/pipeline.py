@@ -129,12 +129,12 @@ def _finish(
         "commit": commit(),
         "network_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
+    files.write_json(config.folder / files.RESULT, result)
     if isinstance(config, RefineConfig):
         layers = _compare_layers(config, data, ready, network)
         files.write_json(config.folder / files.LAYERS, layers)
         draw_layers(config.folder / files.LAYERS_PICTURE, layers)
         console.print(layers_table(layers))
-    files.write_json(config.folder / files.RESULT, result)
     metrics = {name: config.folder / name / METRICS for name in searches}
     draw_run(
         config.folder / files.PICTURE,

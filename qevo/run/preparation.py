@@ -18,10 +18,10 @@ import numpy as np
 from flax import linen as nn
 from rich.console import Console
 
-from qevo.core.space import Space
+from qevo.core.space import GENE_MAX, Space
 from qevo.data import Dataset, load
 from qevo.errors import QevoError
-from qevo.integer.loss import softmax
+from qevo.integer.loss import BATCH_LIMIT, softmax
 from qevo.nets.file import load as load_network
 from qevo.nets.network import QuantizedNetwork
 from qevo.quantize.baselines import best_of_n
@@ -60,18 +60,28 @@ def check(config: AnyConfig, data: Dataset) -> None:
       QevoError: a count below 1, settings that no search can have, bits as `bits_per_layer`, or a
         float network as `check_teacher` or `own_network` has it.
     """
-    for name, value in (
-        ("calibration", config.calibration),
-        ("draws", config.draws),
-        ("batch", config.batch),
-        ("radius", config.radius),
-        ("validate-every", config.validate_every),
-        ("patience", config.patience),
-        ("scan-length", config.scan_length),
-        ("candidate-chunk", config.candidate_chunk),
+    for name, value, most in (
+        ("calibration", config.calibration, None),
+        ("draws", config.draws, None),
+        ("batch", config.batch, BATCH_LIMIT),
+        ("radius", config.radius, GENE_MAX),
+        ("validate-every", config.validate_every, None),
+        ("patience", config.patience, None),
+        ("scan-length", config.scan_length, None),
+        ("candidate-chunk", config.candidate_chunk, None),
     ):
         if value is not None and value < 1:
             raise QevoError(f"--{name} must be at least 1, got {value}")
+        if value is not None and most is not None and value > most:
+            raise QevoError(f"--{name} must be at most {most}, got {value}")
+    for name, stage in (("constants", config.constants), ("weights", config.weights)):
+        if stage.generations < 0:
+            raise QevoError(f"--{name}.generations must be 0 or more, got {stage.generations}")
+    if len(data.validation) > BATCH_LIMIT:
+        raise QevoError(
+            f"{len(data.validation)} validation images are more than the {BATCH_LIMIT} that a "
+            "summed loss can hold"
+        )
     for stage in (config.constants, config.weights):
         algorithm(Space.integers(MANY, -1, 1), stage)
     if isinstance(config, RefineConfig):

@@ -17,6 +17,7 @@ import tiny
 from PIL import Image
 
 import qevo
+from qevo.algorithms import CoevolutionConfig
 from qevo.core.progress import ProgressReport
 from qevo.data import load
 from qevo.errors import QevoError
@@ -265,6 +266,12 @@ class TestBadSettings:
             ({"calibration": -5}, "--calibration must be at least 1"),
             ({"validate_every": 0}, "--validate-every must be at least 1"),
             ({"radius": 0}, "--radius must be at least 1"),
+            ({"radius": 200}, "--radius must be at most 127, got 200"),
+            ({"batch": 1 << 17}, "--batch must be at most 65535"),
+            (
+                {"weights": StageConfig(-1, CoevolutionConfig())},
+                "--weights.generations must be 0 or more, got -1",
+            ),
             ({"teacher": pathlib.Path("absent.safetensors")}, "no such file: absent"),
             ({"data": "absent.npz"}, "absent.npz"),
             ({"device": "tpu"}, "no device of kind 'tpu' here; there is: cpu:0"),
