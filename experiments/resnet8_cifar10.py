@@ -54,10 +54,11 @@ def main(config: Config) -> None:
     records = {bits: run(config, bits) for bits in config.bits}
     table = Table(title="ResNet-8, CIFAR-10, test accuracy, %", title_justify="left")
     table.add_column("bits")
-    for label in METHODS.values():
-        table.add_column(label, justify="right")
+    shown = [m for m in METHODS if all(m in record["accuracy"] for record in records.values())]
+    for method in shown:
+        table.add_column(METHODS[method], justify="right")
     for bits, record in records.items():
-        row = (f"{100 * record['accuracy'][method]['test']:.2f}" for method in METHODS)
+        row = (f"{100 * record['accuracy'][method]['test']:.2f}" for method in shown)
         table.add_row(bits, *row)
     Console(width=120).print(table)
     settings = {k: v for k, v in dataclasses.asdict(config).items() if isinstance(v, int | tuple)}
@@ -84,6 +85,7 @@ def run(config: Config, bits: str) -> dict:
         teacher=config.teacher,
         calibration=2000,
         draws=16,
+        start="layerwise",
         batch=config.batch,
         constants=StageConfig(
             config.constants,

@@ -75,6 +75,7 @@ def settings(config: Config, seed: int) -> TrainConfig:
             epochs=config.epochs, batch=250, learning_rate=2e-3, label_smoothing=0.05
         ),
         batch=config.batch,
+        start="layerwise",
         constants=StageConfig(
             config.constants,
             dataclasses.replace(
