@@ -22,7 +22,7 @@ from qevo.nets.network import QuantizedNetwork
 from qevo.nets.plan import Plan, plan
 from qevo.run import folder as files
 from qevo.run.config import RefineConfig
-from qevo.run.own import own_network, refine_data
+from qevo.run.own import own_architecture, refine_data
 from qevo.run.pipeline import accuracy
 from qevo.run.preparation import kept_targets, load_data
 from qevo.run.searching import machine_plan, stage_problem, stages
@@ -43,14 +43,13 @@ def evaluate_file(
     Raises:
       QevoError: the file is missing or damaged, or nothing says which data to use.
     """
+    network = _network(path)
     beside = path.parent / files.CONFIG
     known = files.read_json(beside) if beside.exists() else {}
     seed = known.get("split_seed", 0) if split_seed is None else split_seed
     if known.get("command") == "refine":
-        network, images = _refined(path, data, seed)
-        name = known["data"]
+        name, images = known["data"], _refine_data(path, data, seed)
     else:
-        network = load_network(path)
         name = data or known.get("data")
         if name is None:
             raise QevoError(f"say which --data to use: there is no {beside} that would tell")
@@ -73,15 +72,29 @@ def evaluate_file(
     return result
 
 
-def _refined(
-    path: pathlib.Path, data: str | None, split_seed: int
-) -> tuple[QuantizedNetwork, Dataset]:
-    """A refined network, whose architecture the run's settings know, and images for it."""
+def _refine_data(path: pathlib.Path, data: str | None, split_seed: int) -> Dataset:
+    """The images of the refinement that left a network file, or others for it."""
     config = files.read_config(path.parent)
     assert isinstance(config, RefineConfig)
     config = dataclasses.replace(config, data=data or config.data, split_seed=split_seed)
-    images = refine_data(config)
-    return load_network(path, own_network(config, images)[0]), images
+    return refine_data(config)
+
+
+def _network(path: pathlib.Path) -> QuantizedNetwork:
+    """The network in a file; the settings beside it know an architecture that is not qevo's.
+
+    Raises:
+      QevoError: as `qevo.nets.file.load`, or that architecture is no longer there.
+    """
+    try:
+        return load_network(path)
+    except QevoError:
+        if not path.is_file() or not (path.parent / files.CONFIG).exists():
+            raise
+        config = files.read_config(path.parent)
+        if not isinstance(config, RefineConfig) or (module := own_architecture(config)) is None:
+            raise
+        return load_network(path, module)
 
 
 def audit_run(path: pathlib.Path, *, arithmetic: Arithmetic = "int") -> bool:
@@ -97,8 +110,7 @@ def audit_run(path: pathlib.Path, *, arithmetic: Arithmetic = "int") -> bool:
         files.read_config(path), runs=here.parent, name=here.name, arithmetic=arithmetic
     )
     data = load_data(config)
-    module = own_network(config, data)[0] if isinstance(config, RefineConfig) else None
-    network = load_network(path / files.NETWORK, module)
+    network = _network(path / files.NETWORK)
     targets = kept_targets(config, data)
     machine = machine_plan(config, data, network)
     clean = True
@@ -124,7 +136,7 @@ def print_plan(
     Raises:
       QevoError: the file is missing or damaged.
     """
-    network = load_network(path)
+    network = _network(path)
     found = plan(network, arithmetic=arithmetic, batch=batch, cache=plans_file(), again=measure)
     total = sum(layer.seconds for layer in found.layers.values())
     table = Table(title=f"{found.device}; {path.name}, {arithmetic}", title_justify="left")

@@ -102,6 +102,17 @@ def own_network(config: RefineConfig, data: Dataset) -> tuple[nn.Module, dict[st
     return module, variables
 
 
+def own_architecture(config: RefineConfig) -> nn.Module | None:
+    """The module written against qevo's operations, or ``None`` where another is traced.
+
+    Raises:
+      QevoError: no such file, module or function.
+    """
+    network = _definition(config.network)
+    native = isinstance(network, nn.Module) and hasattr(network, "numerics")
+    return network if native else None
+
+
 @functools.lru_cache(maxsize=1)  # several parts of a run ask for the same network
 def _read(config: RefineConfig, image_shape: tuple[int, int, int]) -> tuple[nn.Module, Any]:
     if not config.checkpoint.name:
