@@ -102,9 +102,8 @@ def _progress(
         place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "color": "0.4"}
         ax.annotate(f" {genes}", (offset, 0.02), ha="left", va="bottom", **place)
         offset += records[-1]["generation"] if records else 0
-    for name in ("float", "layerwise", "evolutionary"):
-        if name not in accuracy:
-            continue
+    fitted = next((n for n in ("evolutionary", "layerwise", "nearest") if n in accuracy), "float")
+    for name in dict.fromkeys(("float", fitted)):
         level = 100 * accuracy[name]["validation"]
         ax.axhline(level, color=COLORS[name], lw=0.9, ls="--", label=METHODS[name])
     _legend(ax)
