@@ -8,7 +8,6 @@ confident optimised against the context of all others. The constants are ours.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from typing import Any, Literal, get_args
 
@@ -238,13 +237,11 @@ class Coevolution(Algorithm):
         key_place, key = jax.random.split(key)
         place = blocks.draw_place(key_place, space, weights)
 
-        def draw(block: Block) -> tuple[jax.Array, jax.Array]:
+        def draw(block: Block) -> jax.Array:
             here = blocks.genes_at(space, block, place.channel, weights)
-            within = weighted_positions(key, here, subgroups, self.group)
-            return blocks.positions_at(space, block, place.channel, within), within
+            return weighted_positions(key, here, subgroups, self.group)
 
-        branches = [functools.partial(draw, block) for block in space.blocks]
-        positions, within = jax.lax.switch(place.block, branches)
+        positions, within = blocks.draw_at(space, place, draw)
         return positions, place, within
 
     def _threshold(self, uncertainty: jax.Array, wanted: int) -> jax.Array:

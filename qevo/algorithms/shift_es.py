@@ -11,7 +11,6 @@ Algorithmica 2019; candidates are selected in stages on growing data, as in Sieb
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -245,12 +244,10 @@ class ShiftES(Algorithm):
         current = jnp.asarray(self.config.order, jnp.int32)[turn]
         place = blocks.draw_place(key_place, space, movable * self._members(current))
 
-        def within_block(block: Block) -> tuple[jax.Array, jax.Array]:
-            within = draw(blocks.genes_at(space, block, place.channel, movable))
-            return blocks.positions_at(space, block, place.channel, within), within
+        def within_block(block: Block) -> jax.Array:
+            return draw(blocks.genes_at(space, block, place.channel, movable))
 
-        branches = [functools.partial(within_block, block) for block in space.blocks]
-        positions, within = jax.lax.switch(place.block, branches)
+        positions, within = blocks.draw_at(space, place, within_block)
         return positions, place, within
 
     def _members(self, current: jax.Array) -> jax.Array:

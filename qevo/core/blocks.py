@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -55,6 +57,25 @@ def positions_at(space: Space, block: Block, channel: jax.Array, places: jax.Arr
         positions = jnp.where((here >= 0) & (here < end), position, positions)
         begin += end
     return positions
+
+
+def draw_at(
+    space: Space, place: Place, draw: Callable[[Block], jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """Positions in the space, and in the block at ``place``, of what ``draw`` draws there.
+
+    Args:
+      space: with blocks.
+      place: in one of them.
+      draw: places 0..M-1 in a block, any shape, the same for all blocks; other values are padding.
+    """
+
+    def here(block: Block) -> tuple[jax.Array, jax.Array]:
+        within = draw(block)
+        return positions_at(space, block, place.channel, within), within
+
+    branches = [functools.partial(here, block) for block in space.blocks]
+    return jax.lax.switch(place.block, branches)
 
 
 def decode_at(space: Space, block: Block, channel: jax.Array, genes: jax.Array) -> list[jax.Array]:
