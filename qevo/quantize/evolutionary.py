@@ -28,7 +28,7 @@ class EvolutionaryRounding:
       search: settings of the search.
       rounds: alternations of levels and scale.
       radius: levels that a weight may move in one round.
-      work: the most genes times generations of a channel in one round; a larger layer has fewer
+      work: the most weights of a layer times generations in one round; a larger layer has fewer
         generations than ``search`` says, so that it takes no more than its share of the time.
       seed: of the search; each layer draws from its own stream.
     """
@@ -37,7 +37,7 @@ class EvolutionaryRounding:
     search: ColumnSearch = dataclasses.field(default_factory=ColumnSearch)
     rounds: int = 2
     radius: int = 2
-    work: int = 1_500_000
+    work: int = 400_000_000
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -83,6 +83,6 @@ class EvolutionaryRounding:
             low=np.maximum(wide - self.radius, layer.low),
             high=np.minimum(wide + self.radius, layer.high),
         )
-        generations = max(1, min(self.search.generations, self.work // len(wide)))
+        generations = max(1, min(self.search.generations, self.work // wide.size))
         search = dataclasses.replace(self.search, generations=generations)
         return np.asarray(evolve_columns(key, columns, search)).T

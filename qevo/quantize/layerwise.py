@@ -6,6 +6,7 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
+import scipy.linalg
 
 from qevo.quantize.rounding import FloatLayer, Rounded
 from qevo.quantize.scales import squared_error_scale
@@ -50,7 +51,8 @@ class LayerwiseFit:
     the bias's business), and w the ridge regression that best reproduces the float layer's output
     from those inputs, drawn toward the float weights. Every channel starts at several scales with
     sequential rounding, whose errors the weights not yet rounded make up for, and alternates
-    between integer coordinate descent and the best scale for the levels; the best start stays.
+    between integer coordinate descent and the best scale for the levels; the best start stays. In a
+    large layer it is chosen before the descent.
 
     Nagel et al. 2020 (AdaRound) state the objective; the sequential rounding is that of Frantar et
     al. 2022 (OPTQ), which is Babai's nearest plane algorithm.
@@ -60,12 +62,14 @@ class LayerwiseFit:
       starts: scales to start from, relative to that of the least squared error.
       rounds: alternations of levels and scale.
       sweeps: passes of coordinate descent in each.
+      large: weights beyond which a layer goes on from the best start alone, to save time.
     """
 
     ridge: float = 1e-2
     starts: tuple[float, ...] = (0.8, 1.0, 1.25, 1.5)
     rounds: int = 2
     sweeps: int = 2
+    large: int = 1 << 20
 
     def __call__(self, layer: FloatLayer) -> Rounded:
         return self.solve(layer, regression(layer, self.ridge))
@@ -73,21 +77,36 @@ class LayerwiseFit:
     def solve(self, layer: FloatLayer, problem: LeastSquares) -> Rounded:
         """The fit, given the layer's quadratic form and the weights it is least at."""
         gram, target = problem
+        channels = target.shape[1]
         base = squared_error_scale(target, layer.low, layer.high, layer.grid)
         # All starts side by side: column i·C + c is channel c from start i.
-        columns = (len(self.starts), len(base))
         scale = layer.grid.nearest(np.outer(self.starts, base)).reshape(-1)
-        target = np.tile(target, len(self.starts))
+        levels = round_with_feedback(
+            np.tile(target, len(self.starts)) / scale, gram, layer.low, layer.high
+        )
+        if target.size > self.large:
+            levels, scale = _best_start(problem, levels, scale)
+        target = np.tile(target, len(scale) // channels)
         gram_target = gram @ target
-        levels = round_with_feedback(target / scale, gram, layer.low, layer.high)
         for _ in range(self.rounds):
             levels = descend(levels, scale, target, gram, layer.low, layer.high, self.sweeps)
             scale = best_scale(levels, gram, gram_target, scale)
-            scale = layer.grid.nearest(scale.reshape(columns)).reshape(-1)
+            scale = layer.grid.nearest(scale.reshape(-1, channels)).reshape(-1)
         levels = descend(levels, scale, target, gram, layer.low, layer.high, self.sweeps)
-        error = LeastSquares(gram, target).error(levels, scale).reshape(columns)
-        best = error.argmin(0) * columns[1] + np.arange(columns[1])
-        return Rounded(levels[:, best].astype(np.int8), scale[best])
+        levels, scale = _best_start(problem, levels, scale)
+        return Rounded(levels.astype(np.int8), scale)
+
+
+def _best_start(
+    problem: LeastSquares, levels: np.ndarray, scale: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of several starts side by side the one with the least error, channel by channel."""
+    genes, channels = problem.target.shape
+    starts = levels.reshape(genes, -1, channels), scale.reshape(-1, channels)
+    errors = [problem.error(starts[0][:, i], starts[1][i]) for i in range(len(starts[1]))]
+    best = np.argmin(errors, axis=0)
+    each = np.arange(channels)
+    return starts[0][:, best, each], starts[1][best, each]
 
 
 def round_with_feedback(exact: np.ndarray, gram: np.ndarray, low: int, high: int) -> np.ndarray:
@@ -102,7 +121,10 @@ def round_with_feedback(exact: np.ndarray, gram: np.ndarray, low: int, high: int
       float64 ``[K, C]``, integers.
     """
     order = np.argsort(-np.diag(gram), kind="stable")  # what matters most has most to correct it
-    factor = np.linalg.cholesky(np.linalg.inv(gram[np.ix_(order, order)])).T
+    # The upper factor U of the inverse Uᵀ U: that of the matrix itself in reversed order, inverted.
+    reverse = order[::-1]
+    lower = np.linalg.cholesky(gram[np.ix_(reverse, reverse)])[::-1, ::-1]
+    factor = scipy.linalg.lapack.dtrtri(lower)[0]
     exact = exact[order]
     rounded = np.empty_like(exact)
     for start in range(0, len(exact), _BLOCK):

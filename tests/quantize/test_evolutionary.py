@@ -102,3 +102,15 @@ def test_a_trained_network_stays_closer_to_its_teacher(trained: Trained) -> None
         return teacher.divergence(network)
 
     assert divergence(quick) < 0.5 * divergence("nearest")
+
+
+def test_a_large_layer_goes_on_from_its_best_start_alone() -> None:
+    layer = random_layer(60, 24)
+    problem = regression(layer, 1e-2)
+    undescended = LayerwiseFit(rounds=0, sweeps=0)(layer)
+    early = LayerwiseFit(large=0)(layer)
+    late = LayerwiseFit()(layer)
+    errors = [problem.error(*found) for found in (undescended, early, late)]
+    assert np.all(errors[1] <= errors[0])
+    assert errors[2].sum() <= errors[1].sum() < 1.2 * errors[2].sum()
+    assert np.any(early.scale != late.scale)  # not the same choice

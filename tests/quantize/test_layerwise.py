@@ -71,6 +71,23 @@ def test_near_the_optimum_of_brute_force() -> None:
     assert found.sum() < 1.3 * best.sum()
 
 
+def test_feedback_is_the_greedy_rounding_of_brute_force() -> None:
+    """Row after row in order of curvature; the rows still free move to the optimum each time."""
+    matrix, target = problem(9, 6)
+    order = np.argsort(-np.diag(matrix), kind="stable")
+    expected = np.empty_like(target)
+    for channel in range(target.shape[1]):
+        exact = target[:, channel].copy()
+        for place, row in enumerate(order):
+            expected[row, channel] = np.clip(np.rint(exact[row]), -1, 1)
+            fixed, free = order[: place + 1], order[place + 1 :]
+            off = expected[fixed, channel] - target[fixed, channel]
+            inner = matrix[np.ix_(free, free)]
+            shift = np.linalg.solve(inner, matrix[np.ix_(free, fixed)] @ off) if len(free) else 0
+            exact[free] = target[free, channel] - shift
+    np.testing.assert_array_equal(round_with_feedback(target, matrix, -1, 1), expected)
+
+
 def test_best_scale() -> None:
     matrix, target = problem(12, 5)
     levels = round_to_levels(target * 2, -3, 3)
