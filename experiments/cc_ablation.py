@@ -1,0 +1,212 @@
+"""What each part of the coevolution is worth: one change at a time, at the same budget.
+
+    QEVO_DATA_DIR=... python experiments/cc_ablation.py [--variants base labels]
+
+A ternary ResNet-8 on CIFAR-10, from its published float weights, rounded on 4,000 images. Every
+variant scores the same number of candidate images and is judged by validation images alone; test
+images are not opened. Writes results/cc_ablation.json and, for people, results/cc_ablation.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+from typing import Any, Literal
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from qevo.algorithms import CoevolutionConfig
+from qevo.data import Dataset
+from qevo.nets.network import QuantizedNetwork
+from qevo.quantize.convert import divergence, float_logits
+from qevo.run import StageConfig, TrainConfig
+from qevo.run.folder import read_json, write_json
+from qevo.run.preparation import Preparation, load_data, prepare
+from qevo.run.provenance import commit, device, versions
+from qevo.run.searching import Targets, search
+from qevo.run.session import script
+
+TEACHER = (
+    pathlib.Path(os.environ.get("QEVO_DATA_DIR", "."))
+    / "weights/resnet8_cifar10/resnet8_cifar10_f32_keras_names.npz"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One change from the base, and why it is of interest."""
+
+    what: str
+    search: CoevolutionConfig
+    genes: Literal["constants", "weights"] = "constants"
+    batch: int = 512
+    targets: Literal["labels", "teacher"] = "teacher"
+    start: Literal["evolutionary", "layerwise", "nearest"] = "evolutionary"
+
+
+BASE = CoevolutionConfig(population=32, group=4096, spread=0.2, rate=0.5)
+WEIGHTS = CoevolutionConfig(population=32, group=3000, rate=1.0, margin=0.002)
+
+
+def change(**fields: Any) -> CoevolutionConfig:
+    """The base with other settings."""
+    return dataclasses.replace(BASE, **fields)
+
+
+VARIANTS = {
+    "base": Variant("all multipliers and biases, 32 candidates on 512 images", BASE),
+    "wide": Variant("128 candidates on 128 images", change(population=128), batch=128),
+    "medium": Variant("64 candidates on 256 images", change(population=64), batch=256),
+    "narrow": Variant("16 candidates on 1,024 images", change(population=16), batch=1024),
+    "slow": Variant("half the learning rate", change(rate=0.25)),
+    "fast": Variant("twice the learning rate", change(rate=1.0)),
+    "level_rate": Variant("no annealing", change(final_rate=1.0)),
+    "spread": Variant("twice the spread", change(spread=0.4)),
+    "radius": Variant("windows of 5 levels", change(radius=2)),
+    "margin": Variant("four times the margin", change(margin=0.02)),
+    "plain": Variant("no antithetic pairs", change(antithetic=False)),
+    "entropy": Variant("100 of the 692 genes at a time, by entropy", change(group=100)),
+    "random": Variant("100 at a time, at random", change(group=100, grouping="random")),
+    "top": Variant("100 at a time, least confident first", change(group=100, grouping="top_k")),
+    "subgroups": Variant("two subgroups side by side", change(subgroups=2, group=346)),
+    "labels": Variant("labels for targets", BASE, targets="labels"),
+    "from_fit": Variant("from the layer-wise fit", BASE, start="layerwise"),
+    "from_nearest": Variant("from nearest rounding", BASE, start="nearest"),
+    "weights": Variant("weights, 3,000 at a time, by entropy", WEIGHTS, "weights"),
+    "blocks": Variant(
+        "weights, 300 at a time, within a block",
+        dataclasses.replace(WEIGHTS, group=300, grouping="block"),
+        "weights",
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Compare variants of the coevolution."""
+
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    """Which of them."""
+    images: int = 983_040
+    """Candidate images that each of them scores."""
+    seed: int = 0
+    """Of the split and the search."""
+    runs: pathlib.Path = pathlib.Path("runs")
+    """Where run folders lie; a finished run is not repeated."""
+    results: pathlib.Path = pathlib.Path("results")
+    """Where the table goes."""
+
+
+def main(config: Config) -> None:
+    """Run what is not there yet, then gather."""
+    rows = {name: row(config, name, VARIANTS[name]) for name in config.variants}
+    best = sorted(rows, key=lambda name: rows[name]["divergence"][1])
+    table = Table(title="ternary ResNet-8, validation", title_justify="left")
+    for column in ("variant", "change", "divergence", "accuracy, %", "generations", "seconds"):
+        table.add_column(column)
+    lines = [
+        "# Coevolution, one change at a time",
+        "",
+        "Ternary ResNet-8, CIFAR-10, validation images alone: the mean divergence of its classes",
+        "from the float network's in nats, and its accuracy, before the search and after it; best",
+        f"first. Every variant scored {config.images:,} candidate images. Written by",
+        "`python experiments/cc_ablation.py`; `cc_ablation.json` has the rest.",
+        "",
+        "| variant | | divergence | accuracy, % | generations | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in best:
+        found = rows[name]
+        cells = [
+            name,
+            found["what"],
+            "{:.4f} → {:.4f}".format(*found["divergence"]),
+            "{:.2f} → {:.2f}".format(*(100 * share for share in found["accuracy"])),
+            f"{found['generations']}",
+            f"{found['seconds']:.0f}",
+        ]
+        table.add_row(*cells)
+        lines.append(f"| {' | '.join(cells)} |")
+    Console(width=140).print(table)
+    config.results.mkdir(parents=True, exist_ok=True)
+    summary = {
+        "command": f"python experiments/cc_ablation.py --variants {' '.join(config.variants)}",
+        "images": config.images,
+        "rows": rows,
+        "versions": versions(),
+        "device": device(),
+        "commit": commit(),
+    }
+    (config.results / "cc_ablation.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (config.results / "cc_ablation.md").write_text("\n".join(lines) + "\n")
+
+
+def row(config: Config, name: str, variant: Variant) -> dict[str, Any]:
+    """Divergence and accuracy on validation images before and after one variant's search."""
+    run = settings(config, name, variant)
+    kept = run.folder / "variant.json"
+    if kept.exists():
+        return read_json(kept)
+    data, ready = beginning(config)
+    expected = float_logits(ready.module, ready.variables, data.validation.images)
+    targets = ready.targets
+    if variant.targets == "labels":
+        targets = Targets(data.search.labels, data.validation.labels)
+
+    def judge(network: QuantizedNetwork) -> tuple[float, float]:
+        logits = network(data.validation.images)
+        right = np.mean(logits.argmax(1) == data.validation.labels)
+        return divergence(expected, logits / 2.0**network.fraction_bits), float(right)
+
+    start = ready.networks[variant.start]
+    network, searches = search(run, data, start, targets)
+    before, after = judge(start), judge(network)
+    found = {
+        "what": variant.what,
+        "divergence": (before[0], after[0]),
+        "accuracy": (before[1], after[1]),
+        "generations": sum(result.generations for result in searches.values()),
+        "seconds": sum(result.seconds for result in searches.values()),
+    }
+    write_json(kept, found)
+    return found
+
+
+@functools.cache
+def beginning(config: Config) -> tuple[Dataset, Preparation]:
+    """The images, and the roundings that variants start from."""
+    base = dataclasses.replace(
+        settings(config, "start", VARIANTS["base"]), roundings=("layerwise", "evolutionary")
+    )
+    data = load_data(base)
+    return data, prepare(base, data)
+
+
+def settings(config: Config, name: str, variant: Variant) -> TrainConfig:
+    """The run of one variant."""
+    generations = config.images // (variant.search.population * variant.batch)
+    stage = StageConfig(generations, dataclasses.replace(variant.search, schedule=generations))
+    nothing = StageConfig(0, BASE)
+    return TrainConfig(
+        data="cifar10",
+        architecture="resnet_8",
+        teacher=TEACHER,
+        calibration=4000,
+        name=f"cc-ablation-{config.images}-{config.seed}-{name}",
+        runs=config.runs,
+        seed=config.seed,
+        split_seed=config.seed,
+        batch=variant.batch,
+        constants=stage if variant.genes == "constants" else nothing,
+        weights=stage if variant.genes == "weights" else nothing,
+        resume=True,
+    )
+
+
+if __name__ == "__main__":
+    script(main, Config, __doc__)
