@@ -183,6 +183,7 @@ def beginning(config: Config) -> tuple[Dataset, Preparation]:
     base = dataclasses.replace(
         settings(config, "start", VARIANTS["base"]), roundings=("layerwise", "evolutionary")
     )
+    base.folder.mkdir(parents=True, exist_ok=True)
     data = load_data(base)
     return data, prepare(base, data)
 
