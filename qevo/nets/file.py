@@ -38,7 +38,7 @@ def save(network: QuantizedNetwork, path: str | os.PathLike[str]) -> None:
         tensors |= {f"constants:{name}:{key}": np.asarray(value) for key, value in part.items()}
     header = {
         "version": VERSION,
-        "architecture": _describe(network.module),
+        "architecture": describe(network.module),
         "image_shape": network.image_shape,
         "layers": {name: dataclasses.asdict(facts) for name, facts in network.layers.items()},
         "ranges": dict(network.ranges),
@@ -49,7 +49,7 @@ def save(network: QuantizedNetwork, path: str | os.PathLike[str]) -> None:
     }
     metadata = {_KEY: json.dumps(header, sort_keys=True)}
     contiguous = {name: np.asarray(t, order="C") for name, t in tensors.items()}  # 0-d stays 0-d
-    _write(Path(path), serialize(contiguous, metadata))
+    write_whole(Path(path), serialize(contiguous, metadata))
 
 
 def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> QuantizedNetwork:
@@ -70,7 +70,7 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Quant
             f"{path}: network format version {version}; this qevo reads version {VERSION}"
         )
     try:
-        module = _restore(header["architecture"], module)
+        module = restore(header["architecture"], module)
         weights: dict[str, jax.Array] = {}
         constants: dict[str, dict[str, jax.Array]] = {}
         for key, tensor in tensors.items():
@@ -98,7 +98,8 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Quant
         raise QevoError(f"{path}: the header does not describe a network: {error!r}") from None
 
 
-def _describe(module: nn.Module) -> dict[str, Any]:
+def describe(module: nn.Module) -> dict[str, Any]:
+    """The architecture as a file names it: its name and its fields."""
     fields = {
         field.name: getattr(module, field.name)
         for field in dataclasses.fields(module)
@@ -113,11 +114,16 @@ def _describe(module: nn.Module) -> dict[str, Any]:
     }
 
 
-def _restore(description: dict[str, Any], module: nn.Module | None) -> nn.Module:
+def restore(description: dict[str, Any], module: nn.Module | None) -> nn.Module:
+    """The architecture that `describe` described, which ``module`` must be if it is not qevo's.
+
+    Raises:
+      QevoError: another architecture than ``module``, or none of `STORED` without it.
+    """
     name = description["name"]
     if module is not None:
         # Through JSON, where tuples are lists.
-        given = json.loads(json.dumps(_describe(module)))
+        given = json.loads(json.dumps(describe(module)))
         if _known(given) != _known(description):
             raise QevoError(f"holds the architecture {description}, the given module is {given}")
         return module
@@ -149,7 +155,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return header, tensors
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file beside ``path`` and move it there: an interruption leaves the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

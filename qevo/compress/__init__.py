@@ -1,0 +1,39 @@
+"""Networks in few bytes: levels and bits of each layer, entropy coding, and the `.qevo` file."""
+
+from qevo.compress.allocation import Allocation, allocate
+from qevo.compress.constants import coarsen
+from qevo.compress.container import (
+    CompressedNetwork,
+    compress,
+    decompress,
+    load,
+    open_compressed,
+    read_compressed,
+    save,
+)
+from qevo.compress.errors import CompressedFileError
+from qevo.compress.levels import Kind, LayerValues, Levels, assign, codebook, requantize
+from qevo.compress.summary import FileSummary, LayerSummary, summarize
+
+__all__ = [
+    "Allocation",
+    "CompressedFileError",
+    "CompressedNetwork",
+    "FileSummary",
+    "Kind",
+    "LayerSummary",
+    "LayerValues",
+    "Levels",
+    "allocate",
+    "assign",
+    "coarsen",
+    "codebook",
+    "compress",
+    "decompress",
+    "load",
+    "open_compressed",
+    "read_compressed",
+    "requantize",
+    "save",
+    "summarize",
+]

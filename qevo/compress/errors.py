@@ -1,0 +1,7 @@
+"""The one error of reading a compressed file."""
+
+from qevo.errors import QevoError
+
+
+class CompressedFileError(QevoError):
+    """A compressed file that is cut short, damaged, of another kind, or beyond the limits."""

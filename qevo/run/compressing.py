@@ -1,0 +1,149 @@
+"""Network files made small, restored, and looked into."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import pathlib
+
+import numpy as np
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from qevo.compress.container import (
+    SUFFIX,
+    compress,
+    decompress,
+    is_compressed,
+    open_compressed,
+    read_compressed,
+)
+from qevo.compress.summary import FileSummary, summarize
+from qevo.errors import QevoError
+from qevo.nets.file import save, write_whole
+from qevo.nets.network import QuantizedNetwork
+from qevo.run import folder as files
+from qevo.run.inspect import network_of, say
+
+_COLUMNS = ("weights", "bits", "zeros %", "levels", "bytes", "bits each", "entropy", "over %")
+
+console = Console()
+
+
+def compress_file(path: pathlib.Path, output: pathlib.Path | None = None) -> FileSummary:
+    """Write a network file as `.qevo`, read it back, and print what it takes.
+
+    Where the accuracy that a run measured stands beside the file, the new one holds it too.
+
+    Args:
+      path: a network file.
+      output: by default ``path`` with the suffix `.qevo`.
+
+    Raises:
+      QevoError: the file is missing, damaged, or compressed already.
+    """
+    if is_compressed(path):
+        raise QevoError(f"{path} is compressed already")
+    output = output or path.with_suffix(SUFFIX)
+    network = network_of(path)
+    data = compress(network, _measured(path))
+    _check_equal(network, decompress(data, network.module))
+    write_whole(output, data)
+    summary = summarize(open_compressed(data))
+    say(
+        f"wrote {output}: {summary.bytes:,} bytes, {summary.ratio:.1f} times less than"
+        f" {summary.parameters:,} float parameters"
+    )
+    return summary
+
+
+def decompress_file(path: pathlib.Path, output: pathlib.Path | None = None) -> None:
+    """Write a `.qevo` file as safetensors.
+
+    Args:
+      path: a `.qevo` file.
+      output: by default ``path`` with the suffix `.safetensors`.
+
+    Raises:
+      QevoError: the file is missing, damaged or of another kind.
+    """
+    read_compressed(path)  # another kind of file would pass below
+    output = output or path.with_suffix(".safetensors")
+    save(network_of(path), output)
+    say(f"wrote {output}: {output.stat().st_size:,} bytes")
+
+
+def inspect_file(path: pathlib.Path, *, as_json: bool = False) -> FileSummary:
+    """Print what each layer of a network file takes, or would take compressed.
+
+    Raises:
+      QevoError: the file is missing or damaged.
+    """
+    if is_compressed(path):
+        file = read_compressed(path)
+    else:
+        file = open_compressed(compress(network_of(path), _measured(path)))
+    summary = summarize(file)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(summary), indent=2))
+        return summary
+    table = Table(title=path.name, title_justify="left", box=SIMPLE, padding=0)
+    table.add_column("layer", overflow="fold")
+    for column in _COLUMNS:
+        table.add_column(column, justify="right", no_wrap=True)
+    for layer in summary.layers:
+        table.add_row(
+            layer.name,
+            f"{layer.weights:,}",
+            str(layer.bits),
+            f"{100 * layer.zeros / layer.weights:.1f}",
+            str(layer.levels),
+            f"{layer.bytes:,}",
+            f"{layer.bits_per_weight:.3f}",
+            f"{layer.entropy:.3f}",
+            f"{100 * layer.overhead:+.1f}" if math.isfinite(layer.overhead) else "",
+        )
+    console.print(table)
+    coded = sum(layer.bytes for layer in summary.layers)
+    say(
+        f"{summary.weights:,} weights, {100 * summary.zeros / summary.weights:.1f} % zero:"
+        f" {coded:,} bytes, by their counts {summary.entropy_bytes:,.0f};"
+        f" constants {summary.constants:,}, the rest {summary.overhead:,}"
+    )
+    for name, value in summary.about.items():
+        say(f"{name}: {value}")
+    say(
+        f"{summary.bytes:,} bytes; {summary.parameters:,} float parameters take"
+        f" {summary.ratio:.2f} times as many"
+    )
+    return summary
+
+
+def _measured(path: pathlib.Path) -> dict[str, str | float]:
+    """Data and accuracy of a run's network, if this is the file that the run left."""
+    known = path.parent / files.RESULT
+    if path.name != files.NETWORK or not known.exists():
+        return {}
+    result = files.read_json(known)
+    if result.get("network_sha256") != hashlib.sha256(path.read_bytes()).hexdigest():
+        return {}
+    accuracy = result["accuracy"]["evolved"]
+    about = {f"{split} accuracy": round(value, 4) for split, value in accuracy.items()}
+    return {"data": result["data"]} | about
+
+
+def _check_equal(first: QuantizedNetwork, second: QuantizedNetwork) -> None:
+    """What is written must be what was read; the float scales included."""
+    pairs = [(first.weights[name], second.weights[name]) for name in first.layers]
+    pairs += [
+        (value, second.constants[name][key])
+        for name, part in first.constants.items()
+        for key, value in part.items()
+    ]
+    same = all(np.array_equal(a, b) for a, b in pairs)
+    fields = ("layers", "ranges", "fraction_bits", "bits", "activation_bits", "scales")
+    if not same or any(getattr(first, name) != getattr(second, name) for name in fields):
+        raise AssertionError("a compressed network reads back as another one")
