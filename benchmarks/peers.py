@@ -285,7 +285,7 @@ class QdqGraph(Numerics):
         ]
         operator = "Conv" if layer.kind == "conv" else "Gemm"
         y = self._node(operator, *operands, **attributes)
-        if layer.logits:
+        if layer.head:
             return _Tensor(y, (layer.features,), "zero")
         return self._quantize(y, (layer.features, *size), layer.activation)
 
@@ -315,6 +315,9 @@ class QdqGraph(Numerics):
         self.constants[pads] = np.asarray([0, before, 0, 0, 0, after, 0, 0], np.int64)
         y = self._node("Pad", x.name, pads, x.zero_point)
         return x._replace(name=y, shape=(before + x.shape[0] + after, *x.shape[1:]))
+
+    def upsample(self, x: _Tensor, factor: int = 2) -> _Tensor:
+        raise NotImplementedError("none of the networks here upsamples")
 
     def average_pool(self, x: _Tensor, *, name: str) -> _Tensor:
         mean = self._node("GlobalAveragePool", self._dequantize(x))

@@ -3,5 +3,16 @@
 from qevo.data.dataset import Dataset, Split, shuffled
 from qevo.data.folders import is_unlabelled, read_unlabelled
 from qevo.data.load import load
+from qevo.data.one_class import one_class
+from qevo.data.swat import read_swat
 
-__all__ = ["Dataset", "Split", "is_unlabelled", "load", "read_unlabelled", "shuffled"]
+__all__ = [
+    "Dataset",
+    "Split",
+    "is_unlabelled",
+    "load",
+    "one_class",
+    "read_swat",
+    "read_unlabelled",
+    "shuffled",
+]

@@ -13,6 +13,7 @@ from qevo.integer.loss import (
     soft_cross_entropy,
     softmax,
     squared_error,
+    squared_error_shift,
 )
 from qevo.integer.products import Path, choose_path, conv, dot
 from qevo.integer.requantize import requantize, shift_round
@@ -39,4 +40,5 @@ __all__ = [
     "soft_cross_entropy",
     "softmax",
     "squared_error",
+    "squared_error_shift",
 ]

@@ -139,27 +139,35 @@ def error_count(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def squared_error(
-    a: jax.Array, b: jax.Array, *, largest: int = 255, shift: int | None = None
+    a: jax.Array,
+    b: jax.Array,
+    *,
+    largest: int = 255,
+    shift: int | None = None,
+    limit: int = LOSS_LIMIT,
 ) -> jax.Array:
     """``sum(min(|a - b|, largest)**2) / 2**shift`` per image, rounded half up.
 
     Args:
-      a, b: int8, uint8 or int32 ``[B, ...]`` with K values per image.
+      a, b: int8, uint8, int16 or int32 ``[B, ...]`` with K values per image.
       largest: the difference that counts; 255 is any difference of int8 or uint8.
-      shift: with ``None`` the smallest that keeps every possible result within `LOSS_LIMIT`; a
-        smaller one resolves finer and saturates there.
+      shift: with ``None`` that of `squared_error_shift`; a smaller one resolves finer and saturates
+        at ``limit``.
+      limit: the largest result; more than `LOSS_LIMIT` where fewer images than `BATCH_LIMIT` are
+        summed.
 
     Returns:
-      int32 ``[B]``, 0 to `LOSS_LIMIT`.
+      int32 ``[B]``, 0 to ``limit``.
 
     Raises:
-      ValueError: if K·largest² does not fit int32, ``shift`` is out of 0 to 30, or B is above
-        `BATCH_LIMIT`.
+      ValueError: if K·largest² does not fit int32, ``shift`` is out of 0 to 30, or the sum over B
+        images may leave int32.
     """
-    _check_batch(a.shape[0])
-    bound = a.size // max(a.shape[0], 1) * largest**2
+    _check_batch(a.shape[0], limit)
+    values = a.size // max(a.shape[0], 1)
+    bound = values * largest**2
     if shift is None:
-        shift = max(bound.bit_length() - LOSS_LIMIT.bit_length(), 0)
+        shift = squared_error_shift(values, largest, limit)
     if not 0 <= shift <= 30 or bound + (1 << shift >> 1) >= 1 << 31:
         raise ValueError(
             f"squared errors up to {bound} per image with a shift of {shift} overflow int32: "
@@ -170,12 +178,18 @@ def squared_error(
     difference = jnp.minimum(difference, jnp.uint32(largest)).astype(jnp.int32)
     axes = tuple(range(1, a.ndim))
     total = jnp.sum(difference * difference, axis=axes, dtype=jnp.int32)
-    return jnp.minimum(_round_shift(total, shift), LOSS_LIMIT)
+    return jnp.minimum(_round_shift(total, shift), limit)
 
 
-def _check_batch(batch: int) -> None:
-    if batch > BATCH_LIMIT:
-        raise ValueError(f"the sum over {batch} images may overflow int32: at most {BATCH_LIMIT}")
+def squared_error_shift(values: int, largest: int, limit: int = LOSS_LIMIT) -> int:
+    """The smallest shift that brings ``values * largest**2`` within ``limit``, up to rounding."""
+    return max((values * largest**2).bit_length() - (limit + 1).bit_length() + 1, 0)
+
+
+def _check_batch(batch: int, limit: int = LOSS_LIMIT) -> None:
+    most = ((1 << 31) - 1) // (limit + 1)
+    if batch > most:
+        raise ValueError(f"the sum over {batch} images may overflow int32: at most {most}")
 
 
 def _is_label(logits: jax.Array, labels: jax.Array) -> jax.Array:

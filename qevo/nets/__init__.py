@@ -1,6 +1,7 @@
 """Architectures written once, the numerics that run them, and quantized networks."""
 
 from qevo.nets.arithmetic import LayerArithmetic
+from qevo.nets.autoencoder import Autoencoder
 from qevo.nets.file import load, save
 from qevo.nets.float_numerics import Calibrating, Float
 from qevo.nets.images import IMAGENET_PIXELS, RAW_PIXELS, UNIT_RANGE, PixelScaling
@@ -9,6 +10,7 @@ from qevo.nets.lenet import LeNet5
 from qevo.nets.mlp import LeNet300
 from qevo.nets.network import QuantizedNetwork
 from qevo.nets.numerics import Numerics, Product
+from qevo.nets.reconstruction import FixedImages, reconstruct, reconstruction_errors
 from qevo.nets.registry import ARCHITECTURES, architecture
 from qevo.nets.resnet import ResNet, ResNet8, ResNet20, ResNet32, ResNet56
 from qevo.nets.vgg import VGG16
@@ -19,7 +21,9 @@ __all__ = [
     "RAW_PIXELS",
     "UNIT_RANGE",
     "VGG16",
+    "Autoencoder",
     "Calibrating",
+    "FixedImages",
     "Float",
     "Integer",
     "LayerArithmetic",
@@ -36,5 +40,7 @@ __all__ = [
     "ResNet56",
     "architecture",
     "load",
+    "reconstruct",
+    "reconstruction_errors",
     "save",
 ]

@@ -18,9 +18,9 @@ MAX_SHIFT = 17  # up to here half-even rounding is onnxruntime's
 WIDE_MAX_SHIFT = 16
 WIDE_MULTIPLIER = (1 << 15) - 1
 MIN_MULTIPLIER_LIMIT = 64  # 5 bits for the first multiplier and one for genes above it
-LOGIT_LIMIT = (1 << 30) - 1  # differences of two logits fit int32
+OUTPUT_LIMIT = (1 << 30) - 1  # of the last layer; differences of two outputs fit int32
 MAX_FRACTION_BITS = 20
-BIAS_ROOM = 64  # nats
+BIAS_ROOM = 64  # nats, or levels of an image
 _INT32 = (1 << 31) - 1
 
 
@@ -36,14 +36,14 @@ class LayerArithmetic:
     weight_high: int
     input_low: int
     input_high: int
-    output_low: int  # logits: the proved int32 range
+    output_low: int  # last layer: the proved int32 range
     output_high: int
     multiplier_limit: int  # 1 <= multiplier <= multiplier_limit
     bias_limit: int  # |bias| <= bias_limit
     accumulator_bound: int  # max |sum w x|
     wide: bool  # the product with the multiplier needs two limbs
 
-    def prove(self, name: str, fan_in: int, *, logits: bool) -> None:
+    def prove(self, name: str, fan_in: int, *, last: bool) -> None:
         """Check that no int32 overflows for K = ``fan_in``.
 
         Raises:
@@ -57,15 +57,15 @@ class LayerArithmetic:
                 f" reach {fan_in * weight * value}, above the stated {self.accumulator_bound}"
             )
         total = self.accumulator_bound + self.bias_limit
-        if logits:
+        if last:
             reach = self.accumulator_bound * self.multiplier_limit + self.bias_limit
-            if not -LOGIT_LIMIT <= self.output_low <= -reach <= reach <= self.output_high:
+            if not -OUTPUT_LIMIT <= self.output_low <= -reach <= reach <= self.output_high:
                 raise QevoError(
-                    f"{name}: logits can reach {reach}, outside the stated"
+                    f"{name}: outputs can reach {reach}, outside the stated"
                     f" {self.output_low}..{self.output_high}"
                 )
-            if self.output_high > LOGIT_LIMIT:
-                raise QevoError(f"{name}: logits up to {self.output_high} exceed {LOGIT_LIMIT}")
+            if self.output_high > OUTPUT_LIMIT:
+                raise QevoError(f"{name}: outputs up to {self.output_high} exceed {OUTPUT_LIMIT}")
         elif self.wide:
             if total > _INT32 or self.multiplier_limit > WIDE_MULTIPLIER:
                 raise QevoError(
@@ -151,7 +151,7 @@ def layer_arithmetic(
     return LayerArithmetic(*weights, *inputs, *outputs, limit, bias_limit, bound, wide)
 
 
-def logits_arithmetic(
+def last_arithmetic(
     name: str,
     fan_in: int,
     *,
@@ -160,7 +160,7 @@ def logits_arithmetic(
     multiplier: float,
     bias: float,
 ) -> tuple[LayerArithmetic, int]:
-    """Limits for the last layer, and the fraction bits of its int32 logits.
+    """Limits for the last layer, and the fraction bits of its int32 output.
 
     Takes the most fraction bits, up to `MAX_FRACTION_BITS`, that leave twice the given numbers as
     room for genes.
@@ -169,11 +169,12 @@ def logits_arithmetic(
       name: of the layer, for errors.
       fan_in: K.
       weights, inputs: their ranges.
-      multiplier: largest real multiplier of a channel: nats per unit of the accumulator.
-      bias: largest real bias of a channel, nats; `BIAS_ROOM` comes on top.
+      multiplier: largest real multiplier of a channel: nats (of an image: levels of the input) per
+        unit of the accumulator.
+      bias: largest real bias of a channel, nats or levels; `BIAS_ROOM` comes on top.
 
     Returns:
-      The layer's facts and F: a logit of 2**F is one nat.
+      The layer's facts and F: an output of 2**F is one nat or level.
 
     Raises:
       QevoError: if no fixed point leaves room.
@@ -181,14 +182,14 @@ def logits_arithmetic(
     bound = accumulator_bound(name, fan_in, weights, inputs)
     for fraction_bits in range(MAX_FRACTION_BITS, 0, -1):
         bias_limit = int((2 * bias + BIAS_ROOM) * 2**fraction_bits) + 1
-        limit = (LOGIT_LIMIT - bias_limit) // bound
-        if bias_limit < LOGIT_LIMIT and limit >= max(2 * multiplier * 2**fraction_bits, 2):
+        limit = (OUTPUT_LIMIT - bias_limit) // bound
+        if bias_limit < OUTPUT_LIMIT and limit >= max(2 * multiplier * 2**fraction_bits, 2):
             reach = bound * limit + bias_limit
             facts = LayerArithmetic(
                 *weights, *inputs, -reach, reach, limit, bias_limit, bound, False
             )
             return facts, fraction_bits
     raise QevoError(
-        f"{name}: logits cannot be proved to fit int32: accumulator bound {bound}, multiplier"
-        f" {multiplier:.3g} nats per unit, bias {bias:.3g} nats; use fewer bits for this layer"
+        f"{name}: outputs cannot be proved to fit int32: accumulator bound {bound}, multiplier"
+        f" {multiplier:.3g} per unit, bias {bias:.3g}; use fewer bits for this layer"
     )

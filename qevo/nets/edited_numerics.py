@@ -45,7 +45,8 @@ class _EditedProduct(nn.Module):
     @nn.compact
     def __call__(self, x: Any) -> Any:
         kernel = self.get_variable("weights", "kernel")
-        names = ("multiplier", "bias") if self.layer.logits else ("multiplier", "bias", "shift")
+        last = self.layer.head is not None
+        names = ("multiplier", "bias") if last else ("multiplier", "bias", "shift")
         constants = {name: self.get_variable("constants", name) for name in names}
         edits = [v for v in (kernel, *constants.values()) if isinstance(v, Edited)]
         name = "/".join(self.path)
@@ -56,10 +57,10 @@ class _EditedProduct(nn.Module):
         if isinstance(x, Edited):
             acc = keep(product(x.base, kernel))
             acc += product(x.part - x.same(x.base), x.same(kernel, axis=-2))
-            return keep(finish(acc, constants, facts, logits=self.layer.logits))
+            return keep(finish(acc, constants, facts, last=last))
         if not edits:
             acc = keep(product(x, kernel))
-            return keep(finish(acc, constants, facts, logits=self.layer.logits))
+            return keep(finish(acc, constants, facts, last=last))
         edit = edits[0]
         if isinstance(kernel, Edited):
             acc = keep(product(x, kernel.base))
@@ -70,11 +71,11 @@ class _EditedProduct(nn.Module):
         old = {k: v.base if isinstance(v, Edited) else v for k, v in constants.items()}
         new = {k: v.part if isinstance(v, Edited) else edit.same(v) for k, v in constants.items()}
         edited = Edited(
-            keep(finish(acc, old, facts, logits=self.layer.logits)),
-            finish(part, new, facts, logits=self.layer.logits),
+            keep(finish(acc, old, facts, last=last)),
+            finish(part, new, facts, last=last),
             edit.first,
         )
-        return edited.whole if self.layer.logits else edited
+        return edited.whole if last else edited
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +102,12 @@ class EditedInteger(Integer):
         padding: str = "VALID",
     ) -> jax.Array:
         return super().max_pool(whole(x), window, strides=strides, padding=padding)
+
+    def upsample(self, x: Any, factor: int = 2) -> Any:
+        if not isinstance(x, Edited):
+            return super().upsample(x, factor)
+        base, part = (super(EditedInteger, self).upsample(a, factor) for a in (x.base, x.part))
+        return Edited(base, part, x.first)
 
     def average_pool(self, x: Any, *, name: str) -> jax.Array:
         return super().average_pool(whole(x), name=name)

@@ -16,6 +16,7 @@ from qevo.nets.channels import pad_channels
 from qevo.nets.images import UNIT_RANGE, PixelScaling
 from qevo.nets.numerics import Activation, Numerics, Product
 from qevo.nets.pooling import max_pool
+from qevo.nets.upsampling import upsample
 
 BATCH_NORM_EPSILON = 1e-5
 SAMPLE_LIMIT = 1 << 14  # values that one site shows of one batch
@@ -103,6 +104,9 @@ class Float(Numerics):
     def pad_channels(self, x: jax.Array, before: int, after: int) -> jax.Array:
         return pad_channels(x, before, after)
 
+    def upsample(self, x: jax.Array, factor: int = 2) -> jax.Array:
+        return upsample(x, factor)
+
     def average_pool(self, x: jax.Array, *, name: str) -> jax.Array:
         return x.mean((1, 2))
 
@@ -159,7 +163,7 @@ class _FoldedProduct(nn.Module):
     def __call__(self, x: Observed) -> Observed | jax.Array:
         kernel = self.get_variable("params", "kernel")
         z = multiply(x.value, kernel, self.layer) + self.get_variable("params", "bias")
-        if self.layer.logits:
+        if self.layer.head:
             return z
         y = activate(z, self.layer.activation)
         return _observe(self, y, signed=self.layer.activation is None)
@@ -200,6 +204,9 @@ class Calibrating(Numerics):
 
     def pad_channels(self, x: Observed, before: int, after: int) -> Observed:
         return x._replace(value=pad_channels(x.value, before, after))
+
+    def upsample(self, x: Observed, factor: int = 2) -> Observed:
+        return x._replace(value=upsample(x.value, factor))
 
     def average_pool(self, x: Observed, *, name: str) -> Observed:
         return _Site(x.signed, name=name)(x.value.mean((1, 2)))

@@ -21,6 +21,7 @@ from qevo.nets.arithmetic import LayerArithmetic
 from qevo.nets.channels import pad_channels
 from qevo.nets.numerics import Activation, Numerics, Product
 from qevo.nets.pooling import max_pool
+from qevo.nets.upsampling import upsample
 
 Arithmetic = Literal["int", "fast"]
 
@@ -66,13 +67,13 @@ def default_path(
 
 
 def finish(
-    acc: jax.Array, constants: Mapping[str, jax.Array], facts: LayerArithmetic, *, logits: bool
+    acc: jax.Array, constants: Mapping[str, jax.Array], facts: LayerArithmetic, *, last: bool
 ) -> jax.Array:
-    """From the accumulator to int8 activations, or to int32 logits for the last layer.
+    """From the accumulator to int8 activations, or to the int32 output of the last layer.
 
-    ``constants`` holds int32 ``[C]``: multiplier, bias and, unless ``logits``, shift.
+    ``constants`` holds int32 ``[C]``: multiplier, bias and, unless ``last``, shift.
     """
-    if logits:
+    if last:
         return acc * constants["multiplier"] + constants["bias"]
     return requantize(
         acc + constants["bias"],
@@ -119,9 +120,10 @@ class _IntegerProduct(nn.Module):
         facts = self.numerics.layers[name]
         kernel = self.get_variable("weights", "kernel")
         acc = keep(self.numerics.accumulate(x, kernel, self.layer, name=name))
-        names = ("multiplier", "bias") if self.layer.logits else ("multiplier", "bias", "shift")
+        last = self.layer.head is not None
+        names = ("multiplier", "bias") if last else ("multiplier", "bias", "shift")
         constants = {name: self.get_variable("constants", name) for name in names}
-        return keep(finish(acc, constants, facts, logits=self.layer.logits))
+        return keep(finish(acc, constants, facts, last=last))
 
 
 class _IntegerAdd(nn.Module):
@@ -206,6 +208,9 @@ class Integer(Numerics):
 
     def pad_channels(self, x: jax.Array, before: int, after: int) -> jax.Array:
         return pad_channels(x, before, after)
+
+    def upsample(self, x: jax.Array, factor: int = 2) -> jax.Array:
+        return upsample(x, factor)
 
     def average_pool(self, x: jax.Array, *, name: str) -> jax.Array:
         return _IntegerAverage(self, name=name)(x)

@@ -20,6 +20,7 @@ from qevo.integer.products import Path
 from qevo.nets.arithmetic import LayerArithmetic
 from qevo.nets.images import prepare
 from qevo.nets.integer_numerics import Arithmetic, Integer
+from qevo.nets.numerics import Head
 from qevo.nets.proof import prove
 
 BATCH = 1024  # images per compiled call of `QuantizedNetwork.__call__`
@@ -39,16 +40,19 @@ class QuantizedNetwork:
       module: the architecture; its numerics do not matter.
       image_shape: ``(H, W, C)``.
       weights: int8 kernel of each layer, ``[K, C]`` or HWIO.
-      constants: int32, per layer ``multiplier``, ``bias`` and ``shift`` ``[C]`` (logits: no shift);
-        per residual sum ``left`` ``[2]`` and ``right`` ``[]``; per average pool ``multiplier`` and
-        ``shift`` ``[]``; and the image rule under "input" (`ImageRule`).
+      constants: int32, per layer ``multiplier``, ``bias`` and ``shift`` ``[C]`` (last layer: no
+        shift); per residual sum ``left`` ``[2]`` and ``right`` ``[]``; per average pool
+        ``multiplier`` and ``shift`` ``[]``; and the image rule under "input" (`ImageRule`).
       layers: limits and proved bounds of each layer with weights, in the order of computation.
       ranges: output range of the input, residual sums and average pools.
-      fraction_bits: a logit of ``2**fraction_bits`` is one nat.
+      fraction_bits: an output of ``2**fraction_bits`` is one nat of a logit, or one level of the
+        int8 input in an image.
       bits: "ternary" or 2 to 8 for each layer.
       activation_bits: 8 or 4.
       scales: the real number one unit stands for, of each activation by the name of what made it;
         for reports and export only.
+      head: what the network returns: "logits" ``[B, C]``, or an "image" ``[B, *output_shape]``.
+      output_shape: of one image's output.
     """
 
     module: nn.Module
@@ -61,14 +65,24 @@ class QuantizedNetwork:
     bits: Mapping[str, str | int]
     activation_bits: int
     scales: Mapping[str, float]
+    head: Head | None = dataclasses.field(init=False)
+    output_shape: tuple[int, ...] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         for field in ("layers", "ranges"):
             object.__setattr__(self, field, FrozenDict(getattr(self, field)))
         variables = _variables(self.weights, self.constants)
-        order = prove(self.module, self.image_shape, variables, self.layers, self.ranges)
-        layers = FrozenDict({name: self.layers[name] for name in order})
+        proof = prove(self.module, self.image_shape, variables, self.layers, self.ranges)
+        layers = FrozenDict({name: self.layers[name] for name in proof.layers})
         object.__setattr__(self, "layers", layers)
+        object.__setattr__(self, "head", proof.head)
+        object.__setattr__(self, "output_shape", proof.output_shape)
+
+    @property
+    def output_scale(self) -> float:
+        """What one unit of the output stands for: nats, or the float network's unit of a pixel."""
+        unit = self.scales["input"] if self.head == "image" else 1.0
+        return unit / 2.0**self.fraction_bits
 
     def prepare(self, images: jax.Array) -> jax.Array:
         """uint8 ``[B, H, W, C]`` to the int8 input by the stored integer rule."""
@@ -83,7 +97,7 @@ class QuantizedNetwork:
         *,
         arithmetic: Arithmetic = "int",
     ) -> jax.Array:
-        """Logits int32 ``[B, C]`` of prepared int8 images ``[B, H, W, C]``; pure.
+        """The int32 output for prepared int8 images ``[B, H, W, C]``, such as logits; pure.
 
         ``weights`` and ``constants`` have the structure of this network's own and lie within the
         limits of ``layers``; nothing is checked here. Safe under jit, vmap and shard_map.
@@ -91,7 +105,7 @@ class QuantizedNetwork:
         return forward(self.integer_module(arithmetic), weights, constants, images)
 
     def __call__(self, images: Any, *, arithmetic: Arithmetic = "fast") -> np.ndarray:
-        """Logits int32 ``[B, C]`` of uint8 images ``[B, H, W, C]``, in batches of `BATCH`.
+        """The int32 output of uint8 images ``[B, H, W, C]``, in batches of `BATCH`.
 
         Raises:
           QevoError: if the images are not uint8 of this network's shape.
@@ -108,11 +122,11 @@ class QuantizedNetwork:
         if count > BATCH:  # batches of one length compile once
             padding = np.zeros((-count % BATCH, *self.image_shape), np.uint8)
             images = np.concatenate([images, padding])
-        logits = [
+        outputs = [
             _run(module, low, high, self.weights, self.constants, images[i : i + BATCH])
             for i in range(0, max(len(images), 1), BATCH)
         ]
-        return np.concatenate([np.asarray(part) for part in logits])[:count]
+        return np.concatenate([np.asarray(part) for part in outputs])[:count]
 
     def layer_inputs(self, images: Any, *, arithmetic: Arithmetic = "fast") -> dict[str, jax.Array]:
         """The int8 input of every layer with weights for uint8 images, in one batch."""
@@ -151,10 +165,10 @@ def _lookup(tree: Any, name: str) -> Any:
 def forward(
     module: nn.Module, weights: Weights, constants: Constants, images: jax.Array
 ) -> jax.Array:
-    """Logits int32 ``[B, C]`` of prepared int8 images, for a `QuantizedNetwork.integer_module`."""
-    logits = module.apply(_variables(weights, constants), images)
-    assert isinstance(logits, jax.Array)
-    return logits
+    """The int32 output for prepared int8 images of a `QuantizedNetwork.integer_module`."""
+    output = module.apply(_variables(weights, constants), images)
+    assert isinstance(output, jax.Array)
+    return output
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -174,6 +188,6 @@ def _run(
     constants: Constants,
     images: jax.Array,
 ) -> jax.Array:
-    """Logits of raw images; module-level, so that edited networks share one compilation."""
+    """The output for raw images; module-level, so that edited networks share one compilation."""
     prepared = prepare(images, constants["input"], low=low, high=high)
     return forward(module, weights, constants, prepared)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 Activation = Literal["relu"] | None
 Padding = Literal["SAME", "VALID"] | tuple[tuple[int, int], tuple[int, int]]
+Head = Literal["logits", "image"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Product:
       strides, padding: of a convolution; padding is "SAME", "VALID" or explicit pairs.
       activation: "relu" or ``None``, fused into the requantization of an integer layer.
       batch_norm: whether the float network normalises; folded into the kernel before conversion.
-      logits: the last layer, whose integer output is int32 on one common fixed point.
+      head: of the last layer only, whose integer output is int32 on one common fixed point:
+        "logits" in nats, or an "image" in levels of the int8 input.
     """
 
     kind: Literal["dense", "conv"]
@@ -31,7 +33,7 @@ class Product:
     padding: Padding = "VALID"
     activation: Activation = None
     batch_norm: bool = False
-    logits: bool = False
+    head: Head | None = None
 
     def kernel_shape(self, channels: int) -> tuple[int, ...]:
         """Shape of the kernel for an input of so many channels (dense: K)."""
@@ -45,9 +47,9 @@ class Numerics(abc.ABC):
     its compact ``__call__``. What flows between them is the subclass's business (a float array, an
     int8 array, a pair of both while converting), so an architecture must not touch it otherwise.
 
-    ``conv``, ``dense`` and ``logits`` are layers with weights: each is one `Product`, lives at
-    ``name`` in every collection and is one entry of `QuantizedNetwork.layers`. A new kind of
-    numerics implements the abstract operations only.
+    ``conv``, ``dense``, ``logits`` and ``image`` are layers with weights: each is one `Product`,
+    lives at ``name`` in every collection and is one entry of `QuantizedNetwork.layers`. A new kind
+    of numerics implements the abstract operations only.
     """
 
     @abc.abstractmethod
@@ -56,7 +58,7 @@ class Numerics(abc.ABC):
 
     @abc.abstractmethod
     def product(self, x: Any, layer: Product, *, name: str) -> Any:
-        """A layer with weights; see `conv`, `dense` and `logits`."""
+        """A layer with weights; see `conv`, `dense`, `logits` and `image`."""
 
     @abc.abstractmethod
     def add(self, x: Any, y: Any, *, activation: Activation = "relu", name: str) -> Any:
@@ -79,6 +81,10 @@ class Numerics(abc.ABC):
 
         Exact in integers, whose zero point is 0.
         """
+
+    @abc.abstractmethod
+    def upsample(self, x: Any, factor: int = 2) -> Any:
+        """Nearest neighbour, exact in integers: ``[B, H, W, C]`` to ``[B, f·H, f·W, C]``."""
 
     @abc.abstractmethod
     def average_pool(self, x: Any, *, name: str) -> Any:
@@ -119,4 +125,21 @@ class Numerics(abc.ABC):
 
     def logits(self, x: Any, classes: int, *, name: str) -> Any:
         """The last dense layer; what it returns is what the network returns."""
-        return self.product(x, Product("dense", classes, logits=True), name=name)
+        return self.product(x, Product("dense", classes, head="logits"), name=name)
+
+    def image(
+        self,
+        x: Any,
+        channels: int,
+        kernel: tuple[int, int] = (3, 3),
+        *,
+        padding: Padding = "SAME",
+        name: str,
+    ) -> Any:
+        """The last convolution of a network that returns images like those that came in.
+
+        In integers ``2**fraction_bits`` is one level of the int8 input, so that input and output
+        are comparable (`qevo.nets.reconstruction`).
+        """
+        layer = Product("conv", channels, kernel, padding=padding, head="image")
+        return self.product(x, layer, name=name)

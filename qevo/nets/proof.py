@@ -16,8 +16,9 @@ from qevo.errors import QevoError
 from qevo.nets.arithmetic import MAX_SHIFT, LayerArithmetic
 from qevo.nets.channels import pad_channels
 from qevo.nets.float_numerics import multiply
-from qevo.nets.numerics import Activation, Numerics, Product
+from qevo.nets.numerics import Activation, Head, Numerics, Product
 from qevo.nets.pooling import max_pool
+from qevo.nets.upsampling import upsample
 
 _INT32 = (1 << 31) - 1
 
@@ -54,11 +55,13 @@ class _ProveProduct(nn.Module):
                 f"{name}: its input can be {x.low}..{x.high}, the proof covers"
                 f" {facts.input_low}..{facts.input_high}"
             )
-        facts.prove(name, math.prod(shape[:-1]), logits=layer.logits)
+        facts.prove(name, math.prod(shape[:-1]), last=layer.head is not None)
         channels = (layer.features,)
         _limits(self, "multiplier", channels, 1, facts.multiplier_limit)
         _limits(self, "bias", channels, -facts.bias_limit, facts.bias_limit)
-        if not layer.logits:
+        if layer.head is not None:
+            self.numerics.heads.append(layer.head)
+        else:
             _limits(self, "shift", channels, 0, MAX_SHIFT)
         output = _output_shape(lambda a, b: multiply(a, b, layer), x.shape, shape)
         return Extent(output, facts.output_low, facts.output_high)
@@ -109,6 +112,7 @@ class Proving(Numerics):
     layers: Mapping[str, LayerArithmetic]
     ranges: Mapping[str, tuple[int, int]]
     seen: dict[str, None] = dataclasses.field(default_factory=dict)  # a set that keeps its order
+    heads: list[Head] = dataclasses.field(default_factory=list)
 
     def range_of(self, name: str) -> tuple[int, int]:
         """Output range of an operation without weights."""
@@ -141,11 +145,22 @@ class Proving(Numerics):
         shape = _output_shape(lambda a: pad_channels(a, before, after), x.shape)
         return Extent(shape, min(x.low, 0), max(x.high, 0))
 
+    def upsample(self, x: Extent, factor: int = 2) -> Extent:
+        return x._replace(shape=_output_shape(lambda a: upsample(a, factor), x.shape))
+
     def average_pool(self, x: Extent, *, name: str) -> Extent:
         return _ProveAverage(self, name=name)(x)
 
     def flatten(self, x: Extent) -> Extent:
         return x._replace(shape=(math.prod(x.shape),))
+
+
+class Proof(NamedTuple):
+    """What was found out about a network on the way."""
+
+    layers: list[str]  # those with weights, in the order of computation
+    head: Head | None  # what its last layer gives
+    output_shape: tuple[int, ...]  # of one image
 
 
 def prove(
@@ -154,7 +169,7 @@ def prove(
     variables: Mapping[str, Any],
     layers: Mapping[str, LayerArithmetic],
     ranges: Mapping[str, tuple[int, int]],
-) -> list[str]:
+) -> Proof:
     """Check a quantized network's trees against its architecture.
 
     Args:
@@ -163,19 +178,19 @@ def prove(
       variables: the collections ``weights`` and ``constants``, nested by module path.
       layers, ranges: as in `QuantizedNetwork`.
 
-    Returns:
-      The names of the layers with weights in the order of computation.
-
     Raises:
       QevoError: a layer missing or left over, a wrong shape or type, a weight outside its levels, a
         constant outside its limits, or a bound that cannot be proved; names the layer.
     """
     numerics = Proving(layers, ranges)
-    module.clone(numerics=numerics).apply(jax.tree.map(np.asarray, variables), image_shape)
+    output: Any = module.clone(numerics=numerics).apply(
+        jax.tree.map(np.asarray, variables), image_shape
+    )
     unused = sorted((set(layers) | set(ranges)) - set(numerics.seen))
     if unused:
         raise QevoError(f"{unused[0]}: the network has this layer, the architecture does not")
-    return [name for name in numerics.seen if name in layers]
+    head = numerics.heads[-1] if numerics.heads else None
+    return Proof([name for name in numerics.seen if name in layers], head, output.shape)
 
 
 def _array(scope: nn.Module, collection: str, key: str, dtype: Any, shape: Any) -> np.ndarray:

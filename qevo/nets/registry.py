@@ -7,6 +7,7 @@ from collections.abc import Callable
 from flax import linen as nn
 
 from qevo.errors import QevoError
+from qevo.nets.autoencoder import Autoencoder
 from qevo.nets.lenet import LeNet5
 from qevo.nets.mlp import LeNet300
 from qevo.nets.resnet import ResNet8, ResNet20, ResNet32, ResNet56
@@ -14,6 +15,7 @@ from qevo.nets.traced import Traced
 from qevo.nets.vgg import VGG16
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "autoencoder": Autoencoder,
     "lenet_300_100": LeNet300,
     "lenet_5": LeNet5,
     "resnet_8": ResNet8,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import jax
@@ -16,7 +15,7 @@ from flax.core import FrozenDict
 
 from qevo.core.problem import Metrics, Problem
 from qevo.core.rows import sum_over_rows
-from qevo.core.space import GENE_MAX, Block, Leaf, Space
+from qevo.core.space import Block, Space
 from qevo.errors import QevoError
 from qevo.integer.loss import (
     BATCH_LIMIT,
@@ -26,19 +25,14 @@ from qevo.integer.loss import (
     error_count,
     soft_cross_entropy,
 )
-from qevo.nets.arithmetic import LayerArithmetic
 from qevo.nets.edited_numerics import Edited, EditedInteger
 from qevo.nets.integer_numerics import Arithmetic
 from qevo.nets.network import QuantizedNetwork, forward
 from qevo.nets.plan import Plan, image_rows
+from qevo.nets.reconstruction import FixedImages
+from qevo.problems.genes import BLOCKS, CHANNELS, Genes, network_space
 
-Genes = Literal["weights", "multipliers", "biases"]
-Loss = Literal["cross_entropy", "errors"]
-
-MULTIPLIER_STEPS = 6  # one gene step changes a multiplier by 1/64, or by 1 where that is more
-CHANNELS = 16  # of a wide dense layer, searched at a time
-BLOCKS = 6  # runs of layers that a search may stay within; each is compiled on its own
-LOGIT_STEP_BITS = 5  # one gene step changes a bias of the logits by 1/32 nat
+Loss = Literal["cross_entropy", "errors", "squared_error"]
 
 
 @struct.dataclass
@@ -47,7 +41,8 @@ class NetworkProblem(Problem):
 
     A solution is ``{"weights": {layer: int8}, "multipliers": {layer: int32 [C]}, "biases": {layer:
     int32 [C]}}``, of which only the chosen kinds are there. Fitness is the summed loss over a
-    minibatch that all candidates of a generation share, in 1/1024 nat (or errors).
+    minibatch that all candidates of a generation share, in 1/1024 nat, errors, or squared levels of
+    an autoencoder's input (`loss_per_image` knows the unit).
 
     Build one with `NetworkProblem.of`.
     """
@@ -56,15 +51,17 @@ class NetworkProblem(Problem):
     weights: Any  # {layer: int8}, what solutions replace
     constants: Any  # {layer: {name: int32}}, likewise
     images: jax.Array  # int8 [n, H, W, C], search images
-    targets: jax.Array  # int32 [n] labels, or int32 [n, C] soft labels
+    targets: jax.Array  # int32 [n] labels, int32 [n, C] soft labels, or int16 [n, H, W, C] images
     validation_images: jax.Array  # int8 [m, H, W, C]
-    validation_targets: jax.Array  # int32 [m] or [m, C], what acceptance compares with
-    validation_labels: jax.Array  # int32 [m], for the errors in the log
+    validation_targets: jax.Array  # like targets, what acceptance compares with
+    validation_labels: jax.Array  # int32 [m], or int16 [m, H, W, C], for the errors in the log
     module: nn.Module = struct.field(pytree_node=False)
     layers: tuple[str, ...] = struct.field(pytree_node=False)  # in the order of computation
     fraction_bits: int = struct.field(pytree_node=False)
     batch_size: int = struct.field(pytree_node=False)
     loss: Loss = struct.field(pytree_node=False)
+    fixed: FixedImages | None = struct.field(pytree_node=False, default=None)  # of squared errors
+    summed: int = struct.field(pytree_node=False, default=BATCH_LIMIT)  # images, at most
     batch_chunk: int | None = struct.field(pytree_node=False, default=None)
     candidate_chunk: int | None = struct.field(pytree_node=False, default=1)
     optimum: int | None = struct.field(pytree_node=False, default=None)
@@ -96,13 +93,16 @@ class NetworkProblem(Problem):
           network: where the search starts.
           images: uint8 ``[n, H, W, C]`` that candidates are scored on.
           targets: labels int32 ``[n]``, or a teacher's soft labels int32 ``[n, C]`` as
-            `qevo.integer.softmax` makes them.
-          validation_images, validation_labels: disjoint from the search images.
+            `qevo.integer.softmax` makes them. For squared errors what the network should return:
+            uint8 ``[n, H, W, C]``, such as ``images`` themselves, or a teacher's images int16 as
+            `FixedImages.from_real` makes them.
+          validation_images, validation_labels: disjoint from the search images. For squared errors
+            the labels are uint8 images.
           validation_targets: what acceptance compares with, as ``targets``; the labels by default.
           genes: what the search may change.
           radius: the most levels that a weight may move from its start.
           batch_size: B, images per generation.
-          loss: "cross_entropy" in 1/1024 nat, or "errors".
+          loss: "cross_entropy" in 1/1024 nat, "errors", or an autoencoder's "squared_error".
           arithmetic: "int", or "fast" for the fastest exact products; the bits are the same.
           blocks, channels: parts that the search may stay within; see `network_space`.
           plan: how to compute each layer on this device, as `qevo.nets.plan.plan` measured it; the
@@ -118,20 +118,28 @@ class NetworkProblem(Problem):
         if validation_targets is None:
             validation_targets = validation_labels
         _check_settings(loss, arithmetic, batch_size, candidate_chunk, batch_chunk)
-        _check_images(network, "search", images)
-        _check_images(network, "validation", validation_images)
-        for what, values, count, soft in (
-            ("targets", targets, len(images), True),
-            ("validation_targets", validation_targets, len(validation_images), True),
-            ("validation_labels", validation_labels, len(validation_images), False),
-        ):
-            _check_targets(network, what, values, count, soft=soft)
+        _check_images(network, "search images", images)
+        _check_images(network, "validation images", validation_images)
+        prepare = jax.jit(network.prepare)
+        fixed = FixedImages.of(network) if loss == "squared_error" else None
+        if fixed is None and network.head == "image":
+            raise QevoError(f"a network that returns images has loss='squared_error', not {loss!r}")
+
+        def expected(what: str, values: np.ndarray, count: int, *, soft: bool) -> jax.Array:
+            if fixed is None:
+                _check_targets(network, what, values, count, soft=soft)
+                return jnp.asarray(values, jnp.int32)
+            if values.dtype == np.int16 and soft:
+                _check_fixed_images(network, fixed, what, values, count)
+                return jnp.asarray(values)
+            _check_images(network, what, values, count)
+            return fixed.from_input(prepare(jnp.asarray(values)))
+
         if len(validation_images) > BATCH_LIMIT:
             raise QevoError(
                 f"{len(validation_images)} validation images: the summed loss of more than "
                 f"{BATCH_LIMIT} leaves int32"
             )
-        prepare = jax.jit(network.prepare)
         paths = FrozenDict(plan.paths if plan else {})
         rows = min(plan.rows if plan else image_rows(network, batch_size), batch_size)
         return cls(
@@ -141,10 +149,14 @@ class NetworkProblem(Problem):
             weights=dict(network.weights),
             constants={name: dict(part) for name, part in network.constants.items()},
             images=prepare(jnp.asarray(images)),
-            targets=jnp.asarray(targets, jnp.int32),
+            targets=expected("targets", targets, len(images), soft=True),
             validation_images=prepare(jnp.asarray(validation_images)),
-            validation_targets=jnp.asarray(validation_targets, jnp.int32),
-            validation_labels=jnp.asarray(validation_labels, jnp.int32),
+            validation_targets=expected(
+                "validation_targets", validation_targets, len(validation_images), soft=True
+            ),
+            validation_labels=expected(
+                "validation_labels", validation_labels, len(validation_images), soft=False
+            ),
             module=network.module.clone(
                 numerics=EditedInteger(network.layers, network.ranges, arithmetic, paths)
             ),
@@ -152,6 +164,8 @@ class NetworkProblem(Problem):
             fraction_bits=network.fraction_bits,
             batch_size=batch_size,
             loss=loss,
+            fixed=fixed,
+            summed=max(batch_size, len(validation_images)),
             batch_chunk=batch_chunk or rows,
             candidate_chunk=candidate_chunk,
         )
@@ -172,19 +186,24 @@ class NetworkProblem(Problem):
     def fitness(self, solution: Any, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
         """Summed loss over the batch, int32 ``[]``."""
         images, targets = batch
-        return self._loss(self._logits(solution, images), targets)
+        return self._loss(self._output(solution, images), targets)
 
     def validation(self, solution: Any) -> tuple[jax.Array, Metrics]:
-        """Summed loss over all validation images, int32 ``[]``; the log also gets the errors."""
+        """Summed loss over all validation images, int32 ``[]``.
+
+        The log also gets the errors, or the squared error from the labels in units of the loss.
+        """
 
         def score(part: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             images, targets, labels = part
-            logits = self._logits(solution, images)
-            return self._loss(logits, targets), error_count(logits, labels)
+            output = self._output(solution, images)
+            errors = error_count(output, labels) if labels.ndim == 1 else self._loss(output, labels)
+            return self._loss(output, targets), errors
 
         data = (self.validation_images, self.validation_targets, self.validation_labels)
         loss, errors = sum_over_rows(score, data, self.batch_chunk)
-        return loss, {"validation_errors": errors}
+        squared = self.fixed is not None
+        return loss, {"validation_squared_error" if squared else "validation_errors": errors}
 
     def edited(self, leaf: jax.Array, part: jax.Array, channel: jax.Array) -> Edited:
         """Kernels and constants with replaced channels, of which `EditedInteger` makes use."""
@@ -210,7 +229,7 @@ class NetworkProblem(Problem):
             "genes": sorted({part.name.split("/")[0] for part in self.space.layout}),
         }
 
-    def _logits(self, solution: Any, images: jax.Array) -> jax.Array:
+    def _output(self, solution: Any, images: jax.Array) -> jax.Array:
         weights, constants = self._merged(solution)
         return forward(self.module, weights, constants, images)
 
@@ -222,108 +241,22 @@ class NetworkProblem(Problem):
                 constants[layer] = {**constants[layer], name: values}
         return weights, constants
 
-    def _loss(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
+    def _loss(self, output: jax.Array, targets: jax.Array) -> jax.Array:
+        if self.fixed is not None:
+            found = self.fixed.from_output(output)
+            losses = self.fixed.loss(found, targets, summed=self.summed)
+            return jnp.sum(losses, dtype=jnp.int32)
         if self.loss == "errors":
             labels = targets if targets.ndim == 1 else jnp.argmax(targets, axis=1)
-            return error_count(logits, labels.astype(jnp.int32))
+            return error_count(output, labels.astype(jnp.int32))
         of = cross_entropy if targets.ndim == 1 else soft_cross_entropy
-        return jnp.sum(of(logits, targets, fraction_bits=self.fraction_bits), dtype=jnp.int32)
+        return jnp.sum(of(output, targets, fraction_bits=self.fraction_bits), dtype=jnp.int32)
 
     def loss_per_image(self, fitness: int, images: int) -> float:
-        """A summed loss as nats per image (or the share of errors), for people."""
+        """A summed loss for people: nats, share of errors, or mean squared levels of a value."""
+        if self.fixed is not None:
+            return fitness / images * self.fixed.loss_unit(self.summed) / self.fixed.values
         return fitness / images / (UNIT if self.loss == "cross_entropy" else 1)
-
-
-def network_space(
-    network: QuantizedNetwork,
-    *,
-    genes: Sequence[Genes],
-    radius: int = 1,
-    blocks: int = BLOCKS,
-    channels: int = CHANNELS,
-) -> Space:
-    """The genes of a network, each with its own bounds and step.
-
-    A weight moves at most ``radius`` levels within its bits. A multiplier moves in steps of 1/64 of
-    itself and a bias in steps of one level of the layer's output (1/32 nat for the logits), both
-    within the limits that the layer's bounds were proved for. The space's blocks are about
-    ``blocks`` runs of consecutive layers; a wide dense layer is one of its own, searched
-    ``channels`` output channels at a time.
-
-    Raises:
-      QevoError: for an unknown kind of genes, none at all, or a radius below 1.
-    """
-    odd = sorted(set(genes) - set(get_args(Genes)))
-    if odd or not genes:
-        raise QevoError(f"genes must be some of {', '.join(get_args(Genes))}; got {list(genes)}")
-    if not 1 <= radius <= GENE_MAX:
-        raise QevoError(f"radius must be 1 to {GENE_MAX}, got {radius}")
-    tree: dict[str, dict[str, Leaf]] = {kind: {} for kind in get_args(Genes) if kind in genes}
-    layers = network.layers
-    for name, facts in layers.items():
-        constants = {k: np.asarray(v, np.int64) for k, v in network.constants[name].items()}
-        if "weights" in tree:
-            tree["weights"][name] = _weight_leaf(np.asarray(network.weights[name]), facts, radius)
-        if "multipliers" in tree:
-            tree["multipliers"][name] = _multiplier_leaf(constants["multiplier"], facts)
-        if "biases" in tree:
-            step = _bias_step(constants, network.fraction_bits)
-            tree["biases"][name] = _bias_leaf(constants["bias"], step, facts)
-    return Space.of(tree).with_blocks(_blocks(network, tree, blocks, channels))
-
-
-def _blocks(
-    network: QuantizedNetwork, tree: Mapping[str, Mapping[str, Leaf]], count: int, channels: int
-) -> list[tuple[list[str], int | None]]:
-    """Runs of consecutive layers, at most ``count`` or so, of about as many genes each.
-
-    A dense layer of at least twice as many channels is a block of its own, searched by channels.
-    """
-    sizes = {
-        name: sum(math.prod(tree[kind][name].shape) for kind in tree) for name in network.layers
-    }
-    share = sum(sizes.values()) / count
-    runs: list[tuple[list[str], int | None]] = []
-    room = 0.0
-    for name, kernel in ((name, network.weights[name]) for name in network.layers):
-        wide = kernel.ndim == 2 and kernel.shape[-1] >= 2 * channels
-        if wide:
-            runs.append(([name], channels))
-            room = 0.0
-            continue
-        if room < sizes[name] / 2:
-            runs.append(([], None))
-            room = share
-        runs[-1][0].append(name)
-        room -= sizes[name]
-    return [([f"{kind}/{name}" for kind in tree for name in names], c) for names, c in runs]
-
-
-def _weight_leaf(kernel: np.ndarray, facts: LayerArithmetic, radius: int) -> Leaf:
-    start = kernel.astype(np.int64)
-    low = np.maximum(start - radius, facts.weight_low)
-    high = np.minimum(start + radius, facts.weight_high)
-    return Leaf(kernel.shape, low, high, start)
-
-
-def _multiplier_leaf(base: np.ndarray, facts: LayerArithmetic) -> Leaf:
-    step = np.maximum(base >> MULTIPLIER_STEPS, 1)
-    low = -np.minimum((base - 1) // step, GENE_MAX)
-    high = np.minimum((facts.multiplier_limit - base) // step, GENE_MAX)
-    return Leaf(base.shape, low, high, 0, base, step, np.int32)
-
-
-def _bias_step(constants: Mapping[str, np.ndarray], fraction_bits: int) -> np.ndarray:
-    multiplier = constants["multiplier"]
-    if "shift" not in constants:
-        return np.full(multiplier.shape, max(1 << fraction_bits >> LOGIT_STEP_BITS, 1))
-    return np.maximum((1 << constants["shift"]) // multiplier, 1)
-
-
-def _bias_leaf(base: np.ndarray, step: np.ndarray, facts: LayerArithmetic) -> Leaf:
-    low = -np.minimum((base + facts.bias_limit) // step, GENE_MAX)
-    high = np.minimum((facts.bias_limit - base) // step, GENE_MAX)
-    return Leaf(base.shape, low, high, 0, base, step, np.int32)
 
 
 def _check_settings(
@@ -341,11 +274,27 @@ def _check_settings(
             raise QevoError(f"{name} must be at least 1, got {chunk}")
 
 
-def _check_images(network: QuantizedNetwork, what: str, images: np.ndarray) -> None:
-    if images.dtype != np.uint8 or images.shape[1:] != network.image_shape or not len(images):
+def _check_images(
+    network: QuantizedNetwork, what: str, images: np.ndarray, count: int | None = None
+) -> None:
+    shape = (max(len(images), 1) if count is None else count, *network.image_shape)
+    if images.dtype != np.uint8 or images.shape != shape:
+        first = "n" if count is None else count
         raise QevoError(
-            f"{what} images must be uint8 [n, {', '.join(map(str, network.image_shape))}], got "
+            f"{what} must be uint8 [{first}, {', '.join(map(str, network.image_shape))}], got "
             f"{images.dtype} {list(images.shape)}"
+        )
+
+
+def _check_fixed_images(
+    network: QuantizedNetwork, fixed: FixedImages, what: str, images: np.ndarray, count: int
+) -> None:
+    low, high = fixed.low << fixed.bits, fixed.high << fixed.bits
+    shape = (count, *network.image_shape)
+    if images.shape != shape or images.min() < low or images.max() > high:
+        raise QevoError(
+            f"{what} must be int16 {list(shape)} in {low}..{high}, got {list(images.shape)} in "
+            f"{images.min()}..{images.max()}"
         )
 
 

@@ -10,7 +10,7 @@ from qevo.quantize.importing import fit_arrays, read_arrays, trace
 from qevo.quantize.layerwise import LayerwiseFit
 from qevo.quantize.methods import quantize_network, round_network
 from qevo.quantize.published import load_published, load_resnet8, load_resnet_cifar
-from qevo.quantize.training import TrainingConfig, flip_and_crop, train
+from qevo.quantize.training import TrainingConfig, flip_and_crop, train, train_autoencoder
 
 __all__ = [
     "GPTQ",
@@ -35,4 +35,5 @@ __all__ = [
     "round_network",
     "trace",
     "train",
+    "train_autoencoder",
 ]

@@ -100,21 +100,24 @@ class FloatTeacher:
         )
 
     def divergence(self, network: QuantizedNetwork) -> float:
-        """`divergence` of a network's classes from the teacher's, on the calibration images."""
-        return divergence(self.logits, network(self.images) / 2.0**network.fraction_bits)
+        """`divergence` of a network's output from the teacher's, on the calibration images."""
+        return divergence(self.outputs, network(self.images) * network.output_scale)
 
     @functools.cached_property
-    def logits(self) -> np.ndarray:
-        """The teacher's logits float32 ``[n, C]`` for the calibration images."""
+    def outputs(self) -> np.ndarray:
+        """The teacher's logits or images, float32, for the calibration images."""
         return float_logits(self.module, self.variables, self.images)
 
 
 def divergence(expected: np.ndarray, found: np.ndarray) -> float:
-    """Mean Kullback-Leibler divergence, nats, of classes from the expected ones.
+    """How far outputs are from the expected ones.
 
     Args:
-      expected, found: logits ``[n, C]``.
+      expected, found: logits ``[n, C]``, for the mean Kullback-Leibler divergence of their classes
+        in nats; or images ``[n, H, W, C]``, for the mean squared difference.
     """
+    if expected.ndim != 2:
+        return float(np.square(found - expected, dtype=np.float64).mean())
     true, other = _log_softmax(expected), _log_softmax(found)
     return float((np.exp(true) * (true - other)).sum(-1).mean())
 
@@ -139,7 +142,7 @@ def layer_names(folded: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[s
 
 
 def float_logits(module: nn.Module, variables: Mapping[str, Any], images: np.ndarray) -> np.ndarray:
-    """Logits float32 ``[n, C]`` of a float network for uint8 images ``[n, H, W, C]``."""
+    """Logits float32 ``[n, C]`` of a float network for uint8 images ``[n, H, W, C]``, or images."""
     return over_batches(functools.partial(_forward, module, variables), images)
 
 

@@ -18,15 +18,16 @@ from qevo.nets.arithmetic import (
     MAX_SHIFT,
     WIDE_MAX_SHIFT,
     LayerArithmetic,
+    last_arithmetic,
     layer_arithmetic,
     levels,
-    logits_arithmetic,
 )
 from qevo.nets.float_numerics import multiply
 from qevo.nets.images import PixelScaling, image_rule, prepare
 from qevo.nets.integer_numerics import finish, integer_add, integer_average, integer_product
-from qevo.nets.numerics import Activation, Numerics, Product
+from qevo.nets.numerics import Activation, Head, Numerics, Product
 from qevo.nets.pooling import max_pool
+from qevo.nets.upsampling import upsample
 from qevo.quantize.batches import over_batches
 from qevo.quantize.calibration import Site
 from qevo.quantize.gram import InputRows
@@ -108,6 +109,9 @@ class Converting(Numerics):
     def pad_channels(self, x: Both, before: int, after: int) -> Both:
         return x.map(lambda a: np.pad(a, [(0, 0)] * (a.ndim - 1) + [(before, after)]))
 
+    def upsample(self, x: Both, factor: int = 2) -> Both:
+        return x.map(lambda a: over_batches(_upsample, a, factor=factor))
+
     def average_pool(self, x: Both, *, name: str) -> Both:
         return _ConvertAverage(self, name=name)(x)
 
@@ -137,23 +141,24 @@ class Converting(Numerics):
         unit, limit = inputs.scale / outputs.scale, facts.multiplier_limit // 2
         return facts, ScaleGrid(unit, limit, shift, floor, inputs.scale)
 
-    def _logits_limits(
-        self, name: str, kernel: np.ndarray, inputs: Site, reach: float
+    def _last_limits(
+        self, name: str, kernel: np.ndarray, inputs: Site, head: Head | None, reach: float
     ) -> tuple[LayerArithmetic, ScaleGrid]:
-        """The same for the last layer, whose float logits are at most ``reach`` nats."""
+        """The same for the last layer, whose float outputs are at most ``reach``."""
         weights = levels(self.bits[name], name)
-        facts, fraction_bits = logits_arithmetic(
+        unit = self.sites["input"].scale if head == "image" else 1.0  # that the output counts in
+        facts, fraction_bits = last_arithmetic(
             name,
             len(kernel),
             weights=weights,
             inputs=(inputs.low, inputs.high),
-            multiplier=float(max_abs_scale(kernel, *weights).max()) * inputs.scale,
-            bias=reach,
+            multiplier=float(max_abs_scale(kernel, *weights).max()) * inputs.scale / unit,
+            bias=reach / unit,
         )
         self.parts.fraction_bits = fraction_bits
-        unit, limit = inputs.scale * 2.0**fraction_bits, facts.multiplier_limit // 2
-        floor = np.zeros(kernel.shape[1])
-        return facts, ScaleGrid(unit, limit, 0, floor, inputs.scale, logits=True)
+        limit, floor = facts.multiplier_limit // 2, np.zeros(kernel.shape[1])
+        relative = inputs.scale / unit * 2.0**fraction_bits
+        return facts, ScaleGrid(relative, limit, 0, floor, inputs.scale, last=True)
 
 
 class _ConvertProduct(nn.Module):
@@ -165,12 +170,13 @@ class _ConvertProduct(nn.Module):
         name, layer, plan = "/".join(self.path), self.layer, self.numerics
         kernel = np.asarray(self.get_variable("params", "kernel"))
         bias = np.asarray(self.get_variable("params", "bias"), np.float64)
-        site = None if layer.logits else plan.sites[name]
+        site = None if layer.head else plan.sites[name]
         matrix = kernel.reshape(-1, kernel.shape[-1]).astype(np.float64)
         options: dict[str, Any] = {"kernel": kernel, "bias": np.float32(bias), "layer": layer}
         real = over_batches(_float_product, x.real, **options)
         if site is None:
-            facts, grid = plan._logits_limits(name, matrix, x.site, float(np.abs(real).max()))
+            reach = float(np.abs(real).max())
+            facts, grid = plan._last_limits(name, matrix, x.site, layer.head, reach)
         else:
             facts, grid = plan._layer_limits(name, matrix, bias, x.site, site)
         rows = InputRows(x.ints, layer, kernel.shape, x.site.scale)
@@ -187,7 +193,7 @@ class _ConvertProduct(nn.Module):
         constants = layer_constants(rounded.scale, bias, facts, grid)
         plan.parts.weights[name], plan.parts.layers[name] = weights, facts
         plan.parts.constants[name] = constants
-        options = {"constants": constants, "facts": facts, "logits": layer.logits}
+        options = {"constants": constants, "facts": facts, "last": layer.head is not None}
         output = over_batches(_finish, acc, **options)
         if site is None:
             return output
@@ -241,12 +247,12 @@ def layer_constants(
 ) -> dict[str, jax.Array]:
     """The int32 constants ``[C]`` of a layer from its weight scales and real biases ``[C]``.
 
-    A bias is added to the accumulator, or to the fixed-point logits after the multiplier.
+    A bias is added to the accumulator, or to the fixed-point output after the multiplier.
     """
     multiplier, shift = grid.snap(scale)
     levels = np.clip(np.rint(bias / grid.bias_unit(scale)), -facts.bias_limit, facts.bias_limit)
     constants = {"multiplier": multiplier, "bias": levels}
-    if not grid.logits:
+    if not grid.last:
         constants["shift"] = shift
     return {name: jnp.asarray(value, jnp.int32) for name, value in constants.items()}
 
@@ -260,10 +266,11 @@ def _float_product(x: jax.Array, *, kernel: Any, bias: Any, layer: Product) -> j
 _scale_pixels = jax.jit(lambda images, scaling: scaling(images), static_argnames="scaling")
 _prepare = jax.jit(prepare, static_argnames=("low", "high"))
 _integer_product = jax.jit(integer_product, static_argnames=("layer", "arithmetic", "bound"))
-_finish = jax.jit(finish, static_argnames=("facts", "logits"))
+_finish = jax.jit(finish, static_argnames=("facts", "last"))
 _add = jax.jit(integer_add, static_argnames=("low", "high"))
 _average = jax.jit(integer_average, static_argnames=("low", "high"))
 _max_pool = jax.jit(max_pool, static_argnames=("window", "strides", "padding"))
+_upsample = jax.jit(upsample, static_argnames="factor")
 
 
 def _activate(real: np.ndarray, activation: Activation) -> np.ndarray:

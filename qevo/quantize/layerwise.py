@@ -109,17 +109,20 @@ def _best_start(
     return starts[0][:, best, each], starts[1][best, each]
 
 
-def round_with_feedback(exact: np.ndarray, gram: np.ndarray, low: int, high: int) -> np.ndarray:
+def round_with_feedback(
+    exact: np.ndarray, gram: np.ndarray, low: int | np.ndarray, high: int | np.ndarray
+) -> np.ndarray:
     """Round row after row, moving the later rows to where they best make up for the errors so far.
 
     Args:
       exact: ``[K, C]``, real levels.
       gram: ``[K, K]``, positive definite.
-      low, high: of the levels.
+      low, high: of the levels, for all or ``[K, C]``.
 
     Returns:
       float64 ``[K, C]``, integers.
     """
+    low, high = (np.broadcast_to(bound, exact.shape) for bound in (low, high))
     order = np.argsort(-np.diag(gram), kind="stable")  # what matters most has most to correct it
     # The upper factor U of the inverse Uᵀ U: that of the matrix itself in reversed order, inverted.
     reverse = order[::-1]
@@ -131,7 +134,8 @@ def round_with_feedback(exact: np.ndarray, gram: np.ndarray, low: int, high: int
         stop = min(start + _BLOCK, len(exact))
         error = np.empty((stop - start, exact.shape[1]))
         for i in range(start, stop):
-            rounded[i] = np.clip(np.rint(exact[i]), low, high)
+            place = order[i]
+            rounded[i] = np.clip(np.rint(exact[i]), low[place], high[place])
             error[i - start] = (exact[i] - rounded[i]) / factor[i, i]
             exact[i + 1 : stop] -= np.outer(factor[i, i + 1 : stop], error[i - start])
         exact[stop:] -= factor[start:stop, stop:].T @ error
@@ -155,8 +159,8 @@ def descend(
     scale: np.ndarray,
     target: np.ndarray,
     gram: np.ndarray,
-    low: int,
-    high: int,
+    low: int | np.ndarray,
+    high: int | np.ndarray,
     sweeps: int,
 ) -> np.ndarray:
     """Integer coordinate descent: each level in turn to its best value with the others fixed.
@@ -166,7 +170,7 @@ def descend(
       scale: ``[C]``.
       target: ``[K, C]``, real weights.
       gram: ``[K, K]``, positive definite.
-      low, high: of the levels.
+      low, high: of the levels, for all or ``[K, C]``.
       sweeps: passes over K; ends early when a pass changes nothing.
 
     Returns:
@@ -176,6 +180,7 @@ def descend(
     of it follows once per block as one matrix product.
     """
     levels = levels.copy()
+    low, high = (np.broadcast_to(bound, levels.shape) for bound in (low, high))
     gradient = gram @ (levels - target / scale)  # H r in units of one level
     curvature = np.diag(gram)
     for _ in range(sweeps):
@@ -186,7 +191,8 @@ def descend(
             change = np.zeros_like(local)
             for i in range(len(local)):
                 row = levels[start + i]
-                best = np.clip(np.rint(row - local[i] / curvature[start + i]), low, high)
+                best = np.rint(row - local[i] / curvature[start + i])
+                best = np.clip(best, low[start + i], high[start + i])
                 change[i] = best - row
                 levels[start + i] = best
                 local[i:] += np.outer(inner[i:, i], change[i])

@@ -18,13 +18,13 @@ class ScaleGrid:
     """The weight scales ``multiplier / 2**shift / unit`` of one layer.
 
     Attributes:
-      unit: input scale over output scale (logits: input scale times ``2**fraction_bits``), so that
-        a weight of one level moves the output by ``scale * unit`` of its units.
+      unit: input scale over output scale, so that a weight of one level moves the output by
+        ``scale * unit`` of its units.
       limit: the largest multiplier to start from.
-      max_shift: the largest right shift; 0 for logits.
+      max_shift: the largest right shift; 0 for the last layer.
       floor: smallest scale of each channel ``[C]``, at which its bias still fits.
       input_scale: the real number that one unit of the input stands for.
-      logits: whether the bias is added to the fixed-point logits instead of the accumulator.
+      last: whether the bias is added to the fixed-point output instead of the accumulator.
     """
 
     unit: float
@@ -32,7 +32,7 @@ class ScaleGrid:
     max_shift: int
     floor: np.ndarray
     input_scale: float = 1.0
-    logits: bool = False
+    last: bool = False
 
     def snap(
         self, scale: np.ndarray, rounding: Callable[[np.ndarray], np.ndarray] = np.rint
@@ -49,7 +49,7 @@ class ScaleGrid:
 
     def bias_unit(self, scale: np.ndarray) -> np.ndarray | float:
         """The real number that one unit of an integer bias stands for, for each scale ``[C]``."""
-        return self.input_scale / self.unit if self.logits else scale * self.input_scale
+        return self.input_scale / self.unit if self.last else scale * self.input_scale
 
     def nearest(self, scale: np.ndarray) -> np.ndarray:
         """The exact scale of the grid point nearest to each scale ``[C]``."""

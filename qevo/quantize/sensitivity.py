@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,14 +13,18 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from qevo.nets.arithmetic import levels
 from qevo.nets.float_numerics import Calibrating
 from qevo.nets.network import QuantizedNetwork
 from qevo.quantize.batches import over_batches
 from qevo.quantize.convert import FloatTeacher, divergence
 from qevo.quantize.gram import Moments
-from qevo.quantize.rounding import FloatLayer, Rounded, round_squared_error
+from qevo.quantize.rounding import FloatLayer, Rounded, Rounding, round_squared_error
+from qevo.quantize.scales import ScaleGrid
 
-_IMAGES = 512  # of the teacher's that a layer's effect on the network is measured on
+IMAGES = 512  # of the teacher's that a layer's effect on the network is measured on
+
+_FINE = 1 << 15  # largest multiplier of a layer that no integer layer comes before or after
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +33,26 @@ class LayerCost:
 
     Attributes:
       error: of the layer's output, mean square relative to its variance.
-      sensitivity: mean Kullback-Leibler divergence, nats, of the classes of the float network with
-        this layer's weights rounded from those of the float network.
+      sensitivity: `divergence` of the output of the float network with this layer's weights rounded
+        from that of the float network: nats for classes, mean squared difference for images.
     """
 
     error: float
     sensitivity: float
+
+
+class BitsCost(NamedTuple):
+    """What one layer costs and takes at some number of bits.
+
+    Attributes:
+      sensitivity: as `LayerCost` has it.
+      packed: bytes of its weights side by side; see `packed_bytes`.
+      coded: bytes of its weights by the entropy of their levels.
+    """
+
+    sensitivity: float
+    packed: int
+    coded: float
 
 
 def layer_costs(
@@ -51,51 +70,124 @@ def layer_costs(
     All layers but one stay float. The one has a bias that keeps its mean output, as the networks
     have. Sensitivity in this sense: Wang et al. 2019 (HAQ) and many since.
     """
-    alone: dict[str, dict[str, _Alone]] = {}
+    one = _OneRounded(teacher)
+    costs: dict[str, dict[str, LayerCost]] = {}
 
     def note(layer: FloatLayer) -> Rounded:
         moments = layer.moments()
-        alone[layer.name] = {
-            kind: _rounded_alone(layer, moments, network) for kind, network in networks.items()
-        }
+        costs[layer.name] = {}
+        for kind, network in networks.items():
+            kernel = _kernel(layer, network)
+            bias = moments.mean_output - moments.mean_input @ kernel
+            costs[layer.name][kind] = LayerCost(
+                _output_error(layer, moments, kernel), one.divergence(layer.name, kernel, bias)
+            )
         return round_squared_error(layer)
 
     bits = next(iter(networks.values())).bits
     teacher.convert(bits=bits, rounding=note)
-    images = teacher.images[:_IMAGES]
-    module = teacher.module.clone(numerics=Calibrating(teacher.scaling))
-    params: dict[str, Any] = flatten_dict(teacher.folded, sep="/")
-    run = functools.partial(_logits, module)
-    expected = over_batches(functools.partial(run, teacher.folded), images)
-
-    def cost(name: str, layer: _Alone) -> LayerCost:
-        shape = params[f"{name}/kernel"].shape
-        swapped = {f"{name}/kernel": layer.kernel.reshape(shape), f"{name}/bias": layer.bias}
-        variables = unflatten_dict(params | swapped, sep="/")
-        found = over_batches(functools.partial(run, variables), images)
-        return LayerCost(layer.error, divergence(expected, found))
-
-    return {
-        name: {kind: cost(name, layer) for kind, layer in kinds.items()}
-        for name, kinds in alone.items()
-    }
+    return costs
 
 
-class _Alone(NamedTuple):
-    """One rounded layer, for a network that is float otherwise."""
+def bits_costs(
+    teacher: FloatTeacher,
+    bits: Sequence[str | int],
+    *,
+    rounding: Rounding = round_squared_error,
+    progress: Callable[[int, str], None] | None = None,
+) -> dict[str, dict[str | int, BitsCost]]:
+    """What every layer costs and takes at each of some numbers of bits, with no gradient.
 
-    kernel: np.ndarray  # float32 [K, C]
-    bias: np.ndarray  # float32 [C]
-    error: float
+    A layer is rounded as if the layers before it had weights of 8 bits, so that it makes up for no
+    errors but its own; its scales have 15 bits. The cost is that of `layer_costs`, on the first
+    `IMAGES` of the teacher's images.
+
+    Args:
+      teacher: the float network.
+      bits: each "ternary" or 2 to 8.
+      rounding: the method.
+      progress: called with how many roundings have been measured, and the name of the layer.
+
+    Returns:
+      For each layer in the order of computation, its cost by its bits.
+
+    Raises:
+      QevoError: other bits, or as `FloatTeacher.convert`.
+    """
+    limits = {value: levels(value) for value in bits}
+    one = _OneRounded(teacher)
+    costs: dict[str, dict[str | int, BitsCost]] = {}
+
+    def note(layer: FloatLayer) -> Rounded:
+        mean_input, mean_output = layer.means()
+        moments = functools.cache(layer.moments)
+        grid = ScaleGrid(1.0, _FINE, 40, np.zeros(layer.kernel.shape[1]), layer.grid.input_scale)
+        costs[layer.name] = row = {}
+        for value, (low, high) in limits.items():
+            fields = vars(layer) | {"low": low, "high": high, "grid": grid}
+            rounded = rounding(_SharedMoments(**fields, shared=moments))
+            kernel = rounded.levels * rounded.scale
+            bias = mean_output - mean_input @ kernel
+            row[value] = BitsCost(
+                one.divergence(layer.name, kernel, bias),
+                packed_bytes(rounded.levels.size, value),
+                entropy_bytes(rounded.levels),
+            )
+            if progress:
+                progress(sum(map(len, costs.values())), layer.name)
+        return round_squared_error(layer)
+
+    teacher.convert(bits=8, rounding=note)
+    return costs
 
 
-def _rounded_alone(layer: FloatLayer, moments: Moments, network: QuantizedNetwork) -> _Alone:
-    kernel = _kernel(layer, network)
+def packed_bytes(weights: int, bits: str | float) -> int:
+    """Bytes of so many weights side by side; of ternary ones, five to a byte."""
+    return math.ceil(weights / 5 if bits == "ternary" else weights * float(bits) / 8)
+
+
+def entropy_bytes(weights: np.ndarray) -> float:
+    """Bytes of int8 weights in the best code that knows how often each level occurs."""
+    counts = np.bincount(weights.view(np.uint8).ravel())
+    counts = counts[counts > 0]
+    return abs(float((counts * np.log2(counts / weights.size)).sum())) / 8
+
+
+@dataclasses.dataclass(frozen=True)
+class _SharedMoments(FloatLayer):
+    """A layer at one number of bits; the moments are the same for all, and computed once."""
+
+    shared: Callable[[], Moments]
+
+    def moments(self) -> Moments:
+        return self.shared()
+
+
+class _OneRounded:
+    """The float network with other weights in one layer."""
+
+    def __init__(self, teacher: FloatTeacher) -> None:
+        self._images = teacher.images[:IMAGES]
+        self._module = teacher.module.clone(numerics=Calibrating(teacher.scaling))
+        self._params: dict[str, Any] = flatten_dict(teacher.folded, sep="/")
+        self._expected = self._outputs(teacher.folded)
+
+    def divergence(self, name: str, kernel: np.ndarray, bias: np.ndarray) -> float:
+        """`divergence` from the float network, with a kernel ``[K, C]`` and bias ``[C]``."""
+        kernel = kernel.reshape(self._params[f"{name}/kernel"].shape)
+        swapped = {f"{name}/kernel": np.float32(kernel), f"{name}/bias": np.float32(bias)}
+        found = self._outputs(unflatten_dict(self._params | swapped, sep="/"))
+        return divergence(self._expected, found)
+
+    def _outputs(self, folded: Any) -> np.ndarray:
+        return over_batches(functools.partial(_outputs, self._module, folded), self._images)
+
+
+def _output_error(layer: FloatLayer, moments: Moments, kernel: np.ndarray) -> float:
+    """Of the layer's output, mean square relative to its variance."""
     off = kernel - layer.kernel
     variance = (layer.kernel * (moments.gram @ layer.kernel)).sum()
-    error = (off * (moments.gram @ off)).sum() / max(variance, 1e-12)
-    bias = moments.mean_output - moments.mean_input @ kernel
-    return _Alone(kernel.astype(np.float32), bias.astype(np.float32), float(error))
+    return float((off * (moments.gram @ off)).sum() / max(variance, 1e-12))
 
 
 def _kernel(layer: FloatLayer, network: QuantizedNetwork) -> np.ndarray:
@@ -103,10 +195,10 @@ def _kernel(layer: FloatLayer, network: QuantizedNetwork) -> np.ndarray:
     constants = {k: np.asarray(v) for k, v in network.constants[layer.name].items()}
     multiplier = constants["multiplier"]
     scale = layer.grid.scale(multiplier, constants.get("shift", np.zeros_like(multiplier)))
-    levels = np.asarray(network.weights[layer.name], np.float64)
-    return levels.reshape(layer.kernel.shape) * scale
+    kernel = np.asarray(network.weights[layer.name], np.float64)
+    return kernel.reshape(layer.kernel.shape) * scale
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _logits(module: nn.Module, folded: Any, images: jax.Array) -> Any:
+def _outputs(module: nn.Module, folded: Any, images: jax.Array) -> Any:
     return module.apply({"params": folded}, images)

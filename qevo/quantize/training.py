@@ -15,8 +15,10 @@ from flax import linen as nn
 
 from qevo.errors import QevoError
 from qevo.nets.float_numerics import Float
+from qevo.quantize.batches import over_batches
 
 Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
+Progress = Callable[[int, Mapping[str, float]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +32,7 @@ class TrainingConfig:
       learning_rate: at the peak; a cosine brings it to zero after a linear warm-up.
       warmup: share of all steps.
       weight_decay: decoupled ("adamw") or added to the gradient ("sgd"); kernels only.
-      label_smoothing: share of the target spread over all classes.
+      label_smoothing: share of the target spread over all classes; cross-entropy only.
       seed: of the initial weights, the order of images and the augmentation.
     """
 
@@ -51,7 +53,7 @@ def train(
     *,
     config: TrainingConfig | None = None,
     augment: Augmentation | None = None,
-    progress: Callable[[int, Mapping[str, float]], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train a network with `Float` numerics on cross-entropy.
 
@@ -78,48 +80,159 @@ def train(
             f"training needs as many labels as images and at least one batch of {config.batch},"
             f" not {len(images)} images and {len(labels)} labels"
         )
+
+    def objective(logits: Any, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        targets = optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), config.label_smoothing)
+        loss = optax.softmax_cross_entropy(logits, targets).mean()
+        return loss, (logits.argmax(-1) == y).mean()
+
+    def report(step: int, variables: Any, means: np.ndarray) -> bool:
+        assert progress is not None
+        progress(step, {"loss": float(means[0]), "accuracy": float(means[1])})
+        return False
+
+    data = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
+    after = report if progress else None  # a look at the means would have the steps waited for
+    return _descend(module, data, objective, 2, config, augment, after)
+
+
+def train_autoencoder(
+    module: nn.Module,
+    images: np.ndarray,
+    held_out: np.ndarray,
+    *,
+    config: TrainingConfig | None = None,
+    patience: int = 5,
+    augment: Augmentation | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train a network with `Float` numerics to return its images, on mean squared error.
+
+    Args:
+      module: the architecture; its last layer is an `image`.
+      images: uint8 ``[n, H, W, C]``.
+      held_out: others, on which the network of the best epoch is chosen.
+      config, augment: as for `train`.
+      patience: stop after so many epochs without a smaller error on ``held_out``.
+      progress: called after each epoch with the step number, the ``loss`` of that epoch's batches
+        and the ``held_out`` error, both mean squares in the network's units of a pixel.
+
+    Returns:
+      ``params`` and, where the network normalises, ``batch_stats``, of the best epoch.
+
+    Raises:
+      QevoError: too few images for one batch, none held out, or a network that returns other
+        shapes.
+    """
+    config = config or TrainingConfig()
+    if len(images) < config.batch or not len(held_out) or patience < 1:
+        raise QevoError(
+            f"training needs at least one batch of {config.batch} images, one held out and a"
+            f" patience of 1, not {len(images)}, {len(held_out)} and {patience}"
+        )
+    scaling = _float_numerics(module).scaling
+    found: Any = jax.eval_shape(
+        lambda x: module.init_with_output(jax.random.key(0), x)[0], images[:1]
+    )
+    if found.shape[1:] != images.shape[1:]:
+        raise QevoError(
+            f"{type(module).__name__} makes {list(found.shape[1:])} of images"
+            f" {list(images.shape[1:])}, and an autoencoder returns the same shape"
+        )
+
+    def objective(output: jax.Array, x: jax.Array) -> tuple[jax.Array]:
+        return (jnp.square(output - scaling(x)).mean(),)
+
+    @jax.jit
+    def errors(x: jax.Array, variables: Any) -> jax.Array:
+        output: Any = module.apply(variables, x)
+        return jnp.square(output - scaling(x)).mean((1, 2, 3))
+
+    best: dict[str, Any] = {}
+    least, waited = np.inf, 0
+
+    def keep_best(step: int, variables: Any, means: np.ndarray) -> bool:
+        nonlocal best, least, waited
+        error = over_batches(errors, held_out, variables=variables).mean(dtype=np.float64)
+        if progress is not None:
+            progress(step, {"loss": float(means[0]), "held_out": float(error)})
+        waited += 1
+        if error < least:
+            # Copies: the next step writes over the arrays that it is given.
+            best, least, waited = jax.tree.map(np.array, variables), error, 0
+        return waited >= patience
+
+    _descend(module, (jnp.asarray(images),), objective, 1, config, augment, keep_best)
+    if not best:
+        raise QevoError("training diverged in its first epoch: take a smaller learning rate")
+    return best
+
+
+def _float_numerics(module: nn.Module) -> Float:
     numerics = getattr(module, "numerics", None)
     if not isinstance(numerics, Float):
         raise QevoError(f"training needs Float numerics, not {numerics!r}")
-    module = module.clone(numerics=dataclasses.replace(numerics, train=True))
-    steps = len(images) // config.batch
+    return numerics
+
+
+def _descend(
+    module: nn.Module,
+    data: tuple[jax.Array, ...],
+    objective: Callable[..., tuple[jax.Array, ...]],
+    measures: int,
+    config: TrainingConfig,
+    augment: Augmentation | None,
+    after_epoch: Callable[[int, Any, np.ndarray], bool] | None,
+) -> dict[str, Any]:
+    """Gradient descent over epochs.
+
+    Args:
+      module: the network.
+      data: images ``[n, H, W, C]`` and whatever else there is of each.
+      objective: of the output and a batch of ``data``: the loss, and more for the log, so many
+        ``measures`` in all.
+      config, augment: as for `train`.
+      after_epoch: given the step number, the variables, and the epoch's means of the objective;
+        whether to stop.
+    """
+    module = module.clone(numerics=dataclasses.replace(_float_numerics(module), train=True))
+    count = len(data[0])
+    steps = count // config.batch
     optimizer = _optimizer(config, config.epochs * steps)
-    data = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
     key_init, key_run = jax.random.split(jax.random.key(config.seed))
     variables = module.init(key_init, data[0][:1])
     params = variables["params"]
     rest: dict[str, Any] = {k: v for k, v in variables.items() if k != "params"}
 
-    def loss_fn(params: Any, rest: Any, x: jax.Array, y: jax.Array) -> Any:
-        logits, rest = module.apply({"params": params, **rest}, x, mutable=list(rest))
-        targets = optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), config.label_smoothing)
-        loss = optax.softmax_cross_entropy(logits, targets).mean()
-        return loss, (rest, (logits.argmax(-1) == y).mean())
+    def loss_fn(params: Any, rest: Any, batch: Any) -> Any:
+        output, rest = module.apply({"params": params, **rest}, batch[0], mutable=list(rest))
+        values = objective(output, *batch)
+        return values[0], (rest, values)
 
     # Not a scan over the epoch: on a CPU XLA runs the gradients of convolutions inside loops on one
     # thread, at a quarter of the speed. Dispatch is asynchronous, so nothing waits between steps.
     @functools.partial(jax.jit, donate_argnums=0)
     def step(carry: Any, data: Any, rows: Any, key: jax.Array, index: Any) -> Any:
         params, rest, state, totals = carry
-        x, y = data[0][rows], data[1][rows]
+        x, *others = (array[rows] for array in data)
         x = x if augment is None else augment(jax.random.fold_in(key, index), x)
         gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (rest, accuracy)), gradient = gradient_fn(params, rest, x, y)
+        (_, (rest, values)), gradient = gradient_fn(params, rest, (x, *others))
         updates, state = optimizer.update(gradient, state, params)
-        totals += jnp.stack([loss, accuracy])
-        return optax.apply_updates(params, updates), rest, state, totals
+        return optax.apply_updates(params, updates), rest, state, totals + jnp.stack(values)
 
-    carry: Any = params, rest, optimizer.init(params), jnp.zeros(2)
+    carry: Any = params, rest, optimizer.init(params), jnp.zeros(measures)
     for epoch, key in enumerate(jax.random.split(key_run, config.epochs)):
         key_order, key_augment = jax.random.split(key)
-        order = np.asarray(jax.random.permutation(key_order, len(images)))
+        order = np.asarray(jax.random.permutation(key_order, count))
         for index in range(steps):
             rows = order[index * config.batch : (index + 1) * config.batch]
             carry = step(carry, data, rows, key_augment, np.int32(index))
-        if progress is not None:
-            loss, accuracy = np.asarray(carry[3]) / steps
-            progress((epoch + 1) * steps, {"loss": float(loss), "accuracy": float(accuracy)})
-        carry = *carry[:3], jnp.zeros(2)
+        if after_epoch is not None:
+            means = np.asarray(carry[3]) / steps
+            if after_epoch((epoch + 1) * steps, {"params": carry[0], **carry[1]}, means):
+                break
+        carry = *carry[:3], jnp.zeros(measures)
     return {"params": carry[0], **carry[1]}
 
 

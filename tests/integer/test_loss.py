@@ -22,6 +22,7 @@ from qevo.integer import (
     soft_cross_entropy,
     softmax,
     squared_error,
+    squared_error_shift,
 )
 
 BATCH = 200
@@ -161,6 +162,19 @@ def test_squared_error_equals_python_integers(seed, shift, largest, dtype):
     )
 
 
+@pytest.mark.parametrize("summed", [1, 2, 1000, 5000, BATCH_LIMIT])
+def test_squared_errors_of_fewer_images_resolve_finer(summed):
+    limit = (2**31 - 1) // summed - 1
+    shift = squared_error_shift(20, 255, limit)
+    assert shift <= squared_error_shift(20, 255)
+    a, b = jnp.zeros((1, 20), jnp.uint8), jnp.full((1, 20), 255, jnp.uint8)
+    total = 20 * 255**2
+    error = int(squared_error(a, b, limit=limit)[0])
+    assert error == min((total + (1 << shift >> 1)) >> shift, limit)
+    assert error * summed < 2**31
+    assert shift == 0 or (total >> (shift - 1)) * summed > 2**30
+
+
 def test_losses_hold_no_float():
     logits, _, labels = draw(4, 10, 8, 1)
     logits, labels = jnp.asarray(logits), jnp.asarray(labels)
@@ -186,5 +200,7 @@ def test_refuses_what_would_overflow():
         cross_entropy(jnp.zeros((2, 2)), zeros(2), fraction_bits=4)
     with pytest.raises(ValueError, match="at least 2 classes"):
         margin_loss(zeros((2, 1)), zeros(2), fraction_bits=4)
+    with pytest.raises(ValueError, match="101 images may overflow int32: at most 100"):
+        squared_error(zeros((101, 2)), zeros((101, 2)), limit=(2**31 - 1) // 100 - 1)
     with pytest.raises(ValueError, match=r"overflow int32: lower largest=255"):
         squared_error(zeros((1, 40_000)), zeros((1, 40_000)))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from networks import random_variables
 
-from qevo.nets import LeNet5, LeNet300, QuantizedNetwork, ResNet, ResNet20
+from qevo.nets import Autoencoder, LeNet5, LeNet300, QuantizedNetwork, ResNet, ResNet20
 from qevo.quantize import quantize_network
 
 
@@ -63,7 +63,14 @@ def wide() -> QuantizedNetwork:
     return quantized(LeNet300(hidden=(6,), classes=3), (40, 41, 1), bits=8)
 
 
-@pytest.fixture(params=["mlp", "lenet", "resnet", "shortcut_a", "wide"])
+@pytest.fixture(scope="session")
+def autoencoder() -> QuantizedNetwork:
+    """Upsampling, an activation of both signs, padding wider than "SAME", and images at the end."""
+    module = Autoencoder(widths=(4, 6), code=3, channels=2)
+    return quantized(module, (16, 20, 2), bits={"*": 4, "image": 8})
+
+
+@pytest.fixture(params=["mlp", "lenet", "resnet", "shortcut_a", "wide", "autoencoder"])
 def network(request: pytest.FixtureRequest) -> QuantizedNetwork:
     """Each of the networks in turn."""
     return request.getfixturevalue(request.param)

@@ -15,14 +15,14 @@ from qevo.errors import QevoError
 from qevo.integer.requantize import requantize
 from qevo.nets.arithmetic import (
     LEVELS,
-    LOGIT_LIMIT,
     MAX_SHIFT,
     MIN_MULTIPLIER_LIMIT,
+    OUTPUT_LIMIT,
     WIDE_MULTIPLIER,
     activation_range,
+    last_arithmetic,
     layer_arithmetic,
     levels,
-    logits_arithmetic,
 )
 
 BITS = st.sampled_from(list(LEVELS))
@@ -36,7 +36,7 @@ def test_layer_limits_are_proved_and_generous(
     facts = layer_arithmetic(
         "layer", fan_in, weights=levels(bits), inputs=inputs, outputs=(-127, 127)
     )
-    facts.prove("layer", fan_in, logits=False)
+    facts.prove("layer", fan_in, last=False)
     low, high = levels(bits)
     assert facts.accumulator_bound == fan_in * max(-low, high) * max(map(abs, inputs))
     assert facts.multiplier_limit >= MIN_MULTIPLIER_LIMIT
@@ -54,13 +54,13 @@ def test_layer_limits_are_proved_and_generous(
 
 
 @given(BITS, RANGES, st.integers(1, 8_192), st.floats(1e-6, 3e-3), st.floats(0, 20))
-def test_logits_limits_are_proved_and_generous(
+def test_limits_of_the_last_layer_are_proved_and_generous(
     bits: Any, inputs: Any, fan_in: int, multiplier: float, bias: float
 ) -> None:
     bound = fan_in * max(map(abs, levels(bits))) * max(map(abs, inputs))
     if 3 * bound * multiplier + 3 * bias > 2**28:
         return
-    facts, fraction_bits = logits_arithmetic(
+    facts, fraction_bits = last_arithmetic(
         "logits",
         fan_in,
         weights=levels(bits),
@@ -68,8 +68,8 @@ def test_logits_limits_are_proved_and_generous(
         multiplier=multiplier,
         bias=bias,
     )
-    facts.prove("logits", fan_in, logits=True)
-    assert facts.output_high == -facts.output_low <= LOGIT_LIMIT
+    facts.prove("logits", fan_in, last=True)
+    assert facts.output_high == -facts.output_low <= OUTPUT_LIMIT
     assert facts.multiplier_limit >= 2 * multiplier * 2**fraction_bits
     assert facts.bias_limit >= 2 * bias * 2**fraction_bits
 
@@ -90,7 +90,7 @@ def test_a_bound_that_leaves_int32_names_the_layer_and_the_numbers() -> None:
     with pytest.raises(QevoError, match=r"head/big.*100000 products of 127 \* 127.*1612900000"):
         layer_arithmetic("head/big", 100_000, weights=levels(8), **ranges)
     with pytest.raises(QevoError, match=r"last.*fit int32"):
-        logits_arithmetic(
+        last_arithmetic(
             "last", 60_000, weights=levels(8), inputs=(0, 127), multiplier=9.0, bias=0.0
         )
 
@@ -107,16 +107,16 @@ def test_a_bound_that_leaves_int32_names_the_layer_and_the_numbers() -> None:
 def test_prove_refuses(change: dict[str, Any], message: str) -> None:
     facts = layer_arithmetic("x", 100, weights=(-1, 1), inputs=(0, 127), outputs=(0, 127))
     with pytest.raises(QevoError, match=f"^layer_x: .*{message}"):
-        dataclasses.replace(facts, **change).prove("layer_x", 100, logits=False)
+        dataclasses.replace(facts, **change).prove("layer_x", 100, last=False)
 
 
-def test_prove_refuses_logits_outside_their_range() -> None:
-    facts, _ = logits_arithmetic(
+def test_prove_refuses_outputs_outside_their_range() -> None:
+    facts, _ = last_arithmetic(
         "x", 100, weights=(-1, 1), inputs=(0, 127), multiplier=1e-3, bias=1.0
     )
     for change in ({"output_high": 10}, {"multiplier_limit": 1 << 30}):
-        with pytest.raises(QevoError, match=r"^x: logits can reach"):
-            dataclasses.replace(facts, **change).prove("x", 100, logits=True)
+        with pytest.raises(QevoError, match=r"^x: outputs can reach"):
+            dataclasses.replace(facts, **change).prove("x", 100, last=True)
 
 
 @pytest.mark.parametrize("bits", [0, 1, 9, 16, -1, 4.5, "binary", None, True, "8"])

@@ -30,6 +30,7 @@ LAYERS = {
     "lenet": ["conv_0", "conv_1", "dense_0", "logits"],
     "resnet": ["stem", "block_0_0/conv_0", "block_1_0/conv_1", "block_1_0/shortcut", "logits"],
     "signed": ["conv_0", "conv_1", "dense_0", "dense_1"],
+    "autoencoder": ["down_1", "code", "up_0", "up_1", "image"],
 }
 
 
@@ -224,6 +225,18 @@ def test_edits_move_an_activation_over_its_whole_range(
             count = one.kernel_part.shape[-1]
             seen = there.layer_inputs(images)[after][..., one.first : one.first + count]
             np.testing.assert_array_equal(seen, np.full_like(seen, end))
+
+
+def test_upsampling_keeps_an_edit(autoencoder: QuantizedNetwork) -> None:
+    """So that the layer after it computes the change only."""
+    draw = np.random.RandomState(0)
+    base, part = (draw.randint(0, 128, (2, 3, 4, c)).astype(np.int8) for c in (6, 2))
+    numerics = EditedInteger(autoencoder.layers, autoencoder.ranges)
+    found = numerics.upsample(Edited(jnp.asarray(base), jnp.asarray(part), jnp.int32(3)), 2)
+    assert isinstance(found, Edited)
+    base[..., 3:5] = part
+    np.testing.assert_array_equal(found.part, part.repeat(2, 1).repeat(2, 2))
+    np.testing.assert_array_equal(found.whole, base.repeat(2, 1).repeat(2, 2))
 
 
 def test_only_the_change_is_computed_for_each_candidate(mlp: QuantizedNetwork) -> None:

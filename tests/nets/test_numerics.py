@@ -18,6 +18,7 @@ from qevo.nets import (
     ARCHITECTURES,
     RAW_PIXELS,
     UNIT_RANGE,
+    Autoencoder,
     Calibrating,
     Float,
     Integer,
@@ -29,6 +30,7 @@ from qevo.nets import (
     architecture,
 )
 from qevo.nets.float_numerics import Observed
+from qevo.nets.images import image_rule
 from qevo.nets.pooling import max_pool
 from qevo.nets.proof import Extent, Proving
 from qevo.quantize import float_logits, fold_batch_norm, quantize_network
@@ -36,10 +38,12 @@ from qevo.quantize.calibration import Site
 from qevo.quantize.converting import Both, Converting
 from qevo.quantize.rounding import round_max_abs
 
+NORMALIZED = PixelScaling.normalized((0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 SMALL: dict[str, tuple[Any, tuple[int, ...]]] = {
     "mlp": (LeNet300(hidden=(7, 6)), (5, 4, 1)),
     "lenet": (LeNet5(channels=(3, 4), hidden=(8,)), (16, 16, 1)),
     "resnet": (ResNet(widths=(4, 6), blocks=2), (8, 8, 3)),
+    "autoencoder": (Autoencoder(widths=(4, 6), code=3, channels=3), (16, 16, 3)),
 }
 
 
@@ -48,7 +52,13 @@ def layer_paths(tree: Any) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "scaling"), [("mlp", RAW_PIXELS), ("lenet", UNIT_RANGE), ("resnet", UNIT_RANGE)]
+    ("name", "scaling"),
+    [
+        ("mlp", RAW_PIXELS),
+        ("lenet", UNIT_RANGE),
+        ("resnet", UNIT_RANGE),
+        ("autoencoder", NORMALIZED),
+    ],
 )
 def test_folding_batch_norm_keeps_the_function(
     name: str, scaling: PixelScaling, random_variables: Any
@@ -79,15 +89,24 @@ def test_one_tree_of_names(network: QuantizedNetwork, random_variables: Any) -> 
         assert kernels[name]["kernel"].shape == network.weights[name].shape
 
 
-def test_integer_logits_follow_the_float_ones(random_variables: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "scaling"),
+    [("resnet", UNIT_RANGE), ("autoencoder", UNIT_RANGE), ("autoencoder", NORMALIZED)],
+)
+def test_integer_outputs_follow_the_float_ones(
+    name: str, scaling: PixelScaling, random_variables: Any
+) -> None:
     """At 8 bits a network differs from its float twin by rounding only."""
-    module, shape = SMALL["resnet"]
+    module, shape = SMALL[name]
+    module = module.clone(numerics=Float(scaling=scaling))
     images = np.random.RandomState(0).randint(0, 256, (60, *shape)).astype(np.uint8)
     variables = random_variables(module, shape)
     network = quantize_network(module, variables, images, bits=8, method=round_max_abs)
     real = float_logits(module, variables, images)
-    found = network(images) / 2**network.fraction_bits
-    assert np.abs(found - real).max() < 0.1 * real.std()
+    unit = 1.0 if name == "resnet" else image_rule(scaling).scale
+    found = network(images) * unit / 2**network.fraction_bits
+    assert np.square(found - real).mean() < (0.05 * real.std()) ** 2
+    np.testing.assert_array_equal(network(images) * network.output_scale, found)
 
 
 def test_training_mode_uses_batch_statistics(random_variables: Any) -> None:
@@ -121,9 +140,12 @@ def test_calibrating_names_sites_and_summands(random_variables: Any) -> None:
 
 def test_registry() -> None:
     for name, made in ARCHITECTURES.items():
-        module = architecture(name, classes=7)
+        module = architecture(name)
         assert type(module) is made
         assert isinstance(module, nn.Module)
+    made = architecture("lenet_5", classes=7)
+    assert isinstance(made, LeNet5)
+    assert made.classes == 7
     with pytest.raises(ValueError, match=r"alexnet.*lenet_300_100"):
         architecture("alexnet")
     with pytest.raises(ValueError, match=r"lenet_5.*depth"):
@@ -140,6 +162,7 @@ def test_sizes_of_the_known_architectures() -> None:
         ("resnet_32", (32, 32, 3), 461_872),
         ("resnet_56", (32, 32, 3), 848_944),
         ("vgg_16", (32, 32, 3), 15_239_872),
+        ("autoencoder", (28, 28, 1), 2 * 9 * 16 + 2 * 9 * 16 * 32 + 2 * 16 * 32 * 4),  # by hand
     ):
         module = architecture(name)
         tree = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, *shape), np.uint8))
@@ -192,3 +215,26 @@ def test_a_shortcut_without_weights_is_exact(
     assert (both.ints.dtype, both.site) == (np.int8, site)
     extent = shortcut(Proving({}, {}), Extent(x.shape[1:], 1, 3))
     assert extent == (expected.shape[1:], 0, 3)
+
+
+@settings(max_examples=15)
+@given(image=st.tuples(*[st.integers(1, 5)] * 3), factor=st.integers(1, 3), seed=st.integers(0, 9))
+def test_upsampling_is_exact(image: tuple[int, int, int], factor: int, seed: int) -> None:
+    """Nearest neighbours, in all numerics."""
+    x = np.random.RandomState(seed).randint(-128, 128, (2, *image)).astype(np.int8)
+    expected = x.repeat(factor, 1).repeat(factor, 2)
+    integers = Integer({}, {}).upsample(jnp.asarray(x), factor)
+    assert integers.dtype == jnp.int8
+    np.testing.assert_array_equal(integers, expected)
+    real = np.float32(x)
+    np.testing.assert_array_equal(Float().upsample(jnp.asarray(real), factor), expected)
+    observed = Calibrating().upsample(Observed(jnp.asarray(real), "here", True), factor)
+    np.testing.assert_array_equal(observed.value, expected)
+    assert observed[1:] == ("here", True)
+    site = Site(0.5, -127, 127)
+    converting = Converting({}, {}, round_max_abs, True, UNIT_RANGE)
+    both = converting.upsample(Both(real, x, site), factor)
+    np.testing.assert_array_equal(both.real, expected)
+    np.testing.assert_array_equal(both.ints, expected)
+    assert (both.ints.dtype, both.site) == (np.int8, site)
+    assert Proving({}, {}).upsample(Extent(image, -1, 3), factor) == (expected.shape[1:], -1, 3)

@@ -44,6 +44,16 @@ def test_bytes_and_operations_of_a_layer(made: Plan) -> None:
     assert made.layers["logits"].operations == 11 * 6
 
 
+def test_layers_before_and_after_upsampling(autoencoder: QuantizedNetwork) -> None:
+    jobs = dict(planning._jobs(autoencoder, 3))
+    assert list(jobs) == list(autoencoder.layers)
+    sizes = {name: (job.x, planning._outputs(job)) for name, job in jobs.items()}
+    assert sizes["code"] == ((3, 4, 5, 6), 3 * 1 * 2 * 3)
+    assert sizes["up_0"] == ((3, 1, 2, 3), 3 * 4 * 5 * 6)
+    assert sizes["up_1"] == ((3, 8, 10, 6), 3 * 8 * 10 * 4)
+    assert sizes["image"] == ((3, 16, 20, 4), 3 * 16 * 20 * 2)
+
+
 def test_bounds_that_floats_cannot_hold_leave_integer_paths(lenet: QuantizedNetwork) -> None:
     layer = planning._jobs(lenet, 4)[1][1]
     paths = list(planning._paths(layer, FLOAT_LIMIT, "fast"))

@@ -25,6 +25,7 @@ from qevo.core import Proposal, blocks
 from qevo.core.blocks import Place
 from qevo.errors import QevoError
 from qevo.integer import loss as losses
+from qevo.nets.autoencoder import Autoencoder
 from qevo.nets.lenet import LeNet5
 from qevo.nets.mlp import LeNet300
 from qevo.nets.network import QuantizedNetwork
@@ -65,6 +66,12 @@ def lenet() -> QuantizedNetwork:
     """Convolutions and max pools, then dense layers of which one is searched by channels."""
     module = LeNet5(channels=(3, 4), hidden=(9,), classes=tiny.CLASSES)
     return quantized(module, LARGE, bits=8)
+
+
+@pytest.fixture(scope="module")
+def autoencoder() -> QuantizedNetwork:
+    """Images in, images out."""
+    return quantized(Autoencoder(widths=(3, 4), code=2), LARGE, bits=3)
 
 
 def problem_of(network: QuantizedNetwork, **options: Any) -> NetworkProblem:
@@ -370,6 +377,8 @@ class TestBlocks:
             ("residual", "int", 1, None),
             ("residual", "fast", 7, 1),
             ("residual", "fast", ROWS, 3),
+            ("autoencoder", "int", 7, 1),
+            ("autoencoder", "fast", ROWS, None),
         ],
     )
     def test_scores_are_those_without_blocks(
@@ -382,10 +391,15 @@ class TestBlocks:
         request: pytest.FixtureRequest,
     ) -> None:
         network: QuantizedNetwork = request.getfixturevalue(which)
-        images = LARGE if which == "lenet" else IMAGES
+        images = IMAGES if which in ("network", "residual") else LARGE
+        labels = LABELS
+        if which == "autoencoder":
+            labels = images
 
         def problem_of(**options: Any) -> NetworkProblem:
-            parts = images, LABELS, images, LABELS
+            parts = images, labels, images, labels
+            if which == "autoencoder":
+                options["loss"] = "squared_error"
             return NetworkProblem.of(network, *parts, blocks=3, channels=4, radius=127, **options)
 
         if which not in scored:

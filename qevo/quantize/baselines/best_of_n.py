@@ -23,7 +23,7 @@ class BestOfN:
     Attributes:
       network: the best draw.
       scores: float64 ``[N]``, nats per image, smaller is better: cross-entropy against the labels
-        or, without labels, divergence from the float network.
+        or, without labels, `divergence` from the float network.
     """
 
     network: QuantizedNetwork
@@ -49,17 +49,20 @@ def best_of_n(
     Args:
       teacher: the float network.
       bits: as `FloatTeacher.convert` takes them.
-      labels: integers ``[n]``, to score by; otherwise the float network's classes.
+      labels: integers ``[n]``, to score by; otherwise the float network's output.
       draws: N.
       seed: of the draws.
 
     Raises:
-      QevoError: fewer than one draw, labels of another length, or as `FloatTeacher.convert`.
+      QevoError: fewer than one draw, labels of another length or for a network that returns
+        images, or as `FloatTeacher.convert`.
     """
     if draws < 1:
         raise QevoError(f"best of N needs at least one draw, not {draws}")
     if labels is not None and len(labels) != len(teacher.images):
         raise QevoError(f"{len(teacher.images)} images but {len(labels)} labels")
+    if labels is not None and teacher.outputs.ndim != 2:
+        raise QevoError("labels are for logits; a network that returns images is scored without")
     starts = [
         _Start(teacher, bits, rounding, fit_bias)
         for rounding in (round_squared_error, round_max_abs)

@@ -1,0 +1,310 @@
+"""Sparse layers: which weights to zero, what the others should be, and integer levels for these."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import numpy as np
+import scipy.linalg
+
+from qevo.algorithms.least_squares import ColumnSearch, evolve_columns, integer_columns
+from qevo.errors import QevoError
+from qevo.nets.network import QuantizedNetwork
+from qevo.quantize.convert import FloatTeacher
+from qevo.quantize.layerwise import (
+    LeastSquares,
+    best_scale,
+    damping,
+    descend,
+    round_with_feedback,
+)
+from qevo.quantize.rounding import FloatLayer, Rounded, round_squared_error
+from qevo.quantize.scales import squared_error_scale
+from qevo.quantize.sensitivity import _OneRounded
+
+Order = Literal["second_order", "magnitude", "random"]
+
+_DEAD = 1e-9  # variance of an input, relative to the mean, that is none
+
+
+def layer_problem(layer: FloatLayer, ridge: float) -> tuple[LeastSquares, np.ndarray]:
+    """The least squares problem of a layer's output, and which inputs ever vary (bool ``[K]``).
+
+    As `qevo.quantize.layerwise.regression`, but an input that is constant on all images has the
+    target 0: what it adds is the bias's business.
+    """
+    moments = layer.moments()
+    variance = np.diag(moments.gram)
+    alive = variance > _DEAD * max(variance.mean(), 1e-12)
+    diagonal = damping(moments.gram, ridge)
+    gram = moments.gram + diagonal
+    wanted = moments.cross + diagonal @ (layer.kernel * alive[:, None])
+    wanted[~alive] = 0
+    return LeastSquares(gram, np.linalg.solve(gram, wanted)), alive
+
+
+def magnitude_mask(kernel: np.ndarray, zeros: float, alive: np.ndarray) -> np.ndarray:
+    """The weights that stay, bool ``[K, C]``, where a share ``zeros`` of the smallest goes."""
+    return largest(np.abs(kernel) + 1.0, alive[:, None] & np.ones_like(kernel, bool), zeros)
+
+
+def random_mask(
+    shape: tuple[int, int], zeros: float, alive: np.ndarray, *, seed: int
+) -> np.ndarray:
+    """The weights that stay, bool ``[K, C]``, where a random share ``zeros`` goes."""
+    draws = np.random.RandomState(seed).uniform(1, 2, shape)
+    return largest(draws, alive[:, None] & np.ones(shape, bool), zeros)
+
+
+def largest(score: np.ndarray, mask: np.ndarray, zeros: float) -> np.ndarray:
+    """Of the weights in a mask those of the largest score, so many that a share is zero."""
+    kept = min(round((1 - zeros) * mask.size), int(np.count_nonzero(mask)))
+    order = np.argsort(np.where(mask, -score, np.inf).ravel(), kind="stable")
+    found = np.zeros(mask.size, bool)
+    found[order[:kept]] = True
+    return found.reshape(mask.shape)
+
+
+def refit(problem: LeastSquares, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The best real values of the weights that stay, and what zeroing each one more would cost.
+
+    Args:
+      problem: of the layer.
+      mask: bool ``[K, C]``.
+
+    Returns:
+      The least squares solution on each channel's mask, float64 ``[K, C]``; and the rise of the
+      quadratic error where one weight more is zeroed and the others make up for it, float64
+      ``[K, C]``, infinite outside the mask: ``w² / [H_SS⁻¹]_ii``. Hassibi and Stork 1993 (Optimal
+      Brain Surgeon).
+    """
+    values, costs = np.zeros(mask.shape), np.full(mask.shape, np.inf)
+    wanted = problem.gram @ problem.target
+    known: dict[bytes, np.ndarray] = {}  # channels with the same mask share an inverse
+    for channel in range(mask.shape[1]):
+        (kept,) = mask[:, channel].nonzero()
+        if not len(kept):
+            continue
+        name = kept.tobytes()
+        if name not in known:
+            known = {name: _inverse(problem.gram[np.ix_(kept, kept)])}
+        found = known[name] @ wanted[kept, channel]
+        values[kept, channel] = found
+        costs[kept, channel] = found**2 / np.diag(known[name])
+    return values, costs
+
+
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    upper, bad = scipy.linalg.lapack.dpotrf(matrix)
+    if bad:
+        raise QevoError("a Gram matrix that is not positive definite: raise the ridge")
+    found = scipy.linalg.lapack.dpotri(upper)[0]
+    return np.triu(found) + np.triu(found, 1).T
+
+
+def pruned(
+    problem: LeastSquares,
+    alive: np.ndarray,
+    zeros: Sequence[float],
+    *,
+    importance: np.ndarray | float = 1.0,
+    keep: float = 0.7,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Zero more and more weights of a layer in the order of their cost, refitting all others.
+
+    In rounds: the survivors of every channel are refitted, then those of the whole layer that cost
+    least are zeroed. A one-at-a-time Optimal Brain Surgeon would be the limit of many rounds.
+
+    Args:
+      problem, alive: as `layer_problem` gives them.
+      zeros: ascending shares of the layer's weights.
+      importance: of an error of each channel ``[C]``.
+      keep: share of the survivors that a round leaves, at least; half of them while there are more
+        than a third, to save time where it matters least.
+
+    Yields:
+      For each share the mask bool ``[K, C]`` and the refitted weights float64 ``[K, C]``.
+    """
+    if not 0 < keep < 1 or list(zeros) != sorted(zeros) or not 0 <= min(zeros) <= max(zeros) < 1:
+        raise QevoError(f"zeros must ascend within 0..1, below 1, and keep lie there, got {zeros}")
+    mask = alive[:, None] & np.ones(problem.target.shape, bool)
+    for share in zeros:
+        while True:
+            values, costs = refit(problem, mask)
+            left = np.count_nonzero(mask) / mask.size
+            if np.count_nonzero(mask) <= round((1 - share) * mask.size):
+                break
+            left = max(1 - share, left * (keep if left < 1 / 3 else min(keep, 0.5)))
+            score = np.where(mask, costs * importance, 0)
+            mask = largest(score, mask, 1 - left)
+        yield mask, values
+
+
+@dataclasses.dataclass(frozen=True)
+class SparseFit:
+    """A rounding that zeroes a share of each layer and fits levels of the others in integers.
+
+    The survivors, wherever they are, get the levels and the scale of the least error in their
+    layer's output: sequential rounding from several scales, coordinate descent, and perhaps the
+    search of `evolve_columns`, all with the bounds of a zeroed weight at 0.
+
+    Attributes:
+      zeros: share of each layer's weights, by its name.
+      order: which weights go: "second_order" by `pruned`, those of the least "magnitude" in the
+        float network, or "random" ones.
+      masks: of layers whose survivors are known, bool ``[..., C]``; other layers follow ``zeros``.
+      ridge: added to the inputs' covariance, relative to its mean diagonal.
+      starts: scales to start from, relative to that of the least squared error.
+      sweeps: of coordinate descent.
+      search: of `evolve_columns`; ``None`` for none.
+      seed: of the search and the random order.
+    """
+
+    zeros: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    order: Order = "second_order"
+    masks: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    ridge: float = 1e-3
+    starts: tuple[float, ...] = (0.7, 0.85, 1.0, 1.2)
+    sweeps: int = 3
+    search: ColumnSearch | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.order not in get_args(Order):
+            raise QevoError(f"order must be one of {', '.join(get_args(Order))}: {self.order!r}")
+
+    def __call__(self, layer: FloatLayer) -> Rounded:
+        problem, alive = layer_problem(layer, self.ridge)
+        return self._fit(layer, problem, *self._prune(layer, problem, alive))
+
+    def _prune(
+        self, layer: FloatLayer, problem: LeastSquares, alive: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The mask bool ``[K, C]``, and the real weights that fit best on it."""
+        if layer.name in self.masks:
+            mask = self.masks[layer.name].reshape(layer.kernel.shape)
+            return mask, refit(problem, mask)[0]
+        if layer.name not in self.zeros:
+            known = ", ".join((*self.zeros, *self.masks)) or "no layer"
+            raise QevoError(f"{layer.name}: no share of zeros and no mask; there are of {known}")
+        zeros = self.zeros[layer.name]
+        if self.order == "second_order":
+            return next(pruned(problem, alive, [zeros]))
+        if self.order == "magnitude":
+            mask = magnitude_mask(layer.kernel, zeros, alive)
+        else:
+            seed = zlib.crc32(f"{layer.name} {self.seed}".encode())
+            mask = random_mask(layer.kernel.shape, zeros, alive, seed=seed)
+        return mask, refit(problem, mask)[0]
+
+    def _fit(
+        self, layer: FloatLayer, problem: LeastSquares, mask: np.ndarray, values: np.ndarray
+    ) -> Rounded:
+        gram, target = problem
+        base = squared_error_scale(values, layer.low, layer.high, layer.grid)
+        wanted = gram @ target
+        low, high = layer.low * mask, layer.high * mask
+        found: list[Rounded] = []
+        for start in self.starts:
+            scale = layer.grid.nearest(base * start)
+            levels = round_with_feedback(values / scale, gram, low, high)
+            for _ in range(2):
+                levels = descend(levels, scale, target, gram, low, high, self.sweeps)
+                scale = layer.grid.nearest(best_scale(levels, gram, wanted, scale))
+            found.append(Rounded(levels, scale))
+        best = _better(problem, found)
+        if self.search is not None:
+            key = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(layer.name.encode()))
+            whole = best.levels.astype(np.int64)
+            columns = integer_columns(whole, target / best.scale, gram, low=low, high=high)
+            levels = np.asarray(evolve_columns(key, columns, self.search)).T.astype(np.float64)
+            scale = layer.grid.nearest(best_scale(levels, gram, wanted, best.scale))
+            best = _better(problem, [best, Rounded(levels, scale)])
+        return Rounded(best.levels.astype(np.int8), best.scale)
+
+
+def _better(problem: LeastSquares, found: Sequence[Rounded]) -> Rounded:
+    """Of several roundings the one with the least error, channel by channel."""
+    best = np.argmin([problem.error(*one) for one in found], axis=0)
+    each = np.arange(len(best))
+    levels, scales = (np.stack(parts) for parts in zip(*found, strict=True))
+    return Rounded(levels[best, :, each].T, scales[best, each])
+
+
+class SparsityCost(NamedTuple):
+    """What a share of zeros in one layer costs and takes.
+
+    Attributes:
+      zeros: the share.
+      divergence: of the float network with this layer pruned and refitted from the float network,
+        as `LayerCost.sensitivity`.
+      bytes: about what the layer takes coded: the entropy of its mask, and the bits less one for
+        each survivor.
+    """
+
+    zeros: float
+    divergence: float
+    bytes: float
+
+
+def sparsity_costs(
+    teacher: FloatTeacher, zeros: Sequence[float], *, bits: int, ridge: float = 1e-3
+) -> dict[str, list[SparsityCost]]:
+    """What every layer costs and takes at ascending shares of zeros, with no gradient.
+
+    Weights go by `pruned` and the others are refitted as real numbers; the inputs are those of an
+    8-bit network. Choose a share for each layer with `qevo.compress.allocate`.
+    """
+    one = _OneRounded(teacher)
+    costs: dict[str, list[SparsityCost]] = {}
+
+    def note(layer: FloatLayer) -> Rounded:
+        problem, alive = layer_problem(layer, ridge)
+        mean_input, mean_output = layer.means()
+        costs[layer.name] = []
+        for share, (mask, values) in zip(zeros, pruned(problem, alive, zeros), strict=True):
+            bias = mean_output - mean_input @ values
+            kept = np.count_nonzero(mask)
+            size = (mask.size * _entropy(kept / mask.size) + kept * (bits - 1)) / 8
+            cost = SparsityCost(share, one.divergence(layer.name, values, bias), size)
+            costs[layer.name].append(cost)
+        return round_squared_error(layer)
+
+    teacher.convert(bits=8, rounding=note)
+    return costs
+
+
+def _entropy(share: float) -> float:
+    """Of a bit, in bits."""
+    return -sum(p * math.log2(p) for p in (share, 1 - share) if p)
+
+
+def square_costs(network: QuantizedNetwork, images: np.ndarray) -> dict[str, np.ndarray]:
+    """What the square of each weight's level costs in its layer's output, by layer.
+
+    The mean square of the weight's input times the squared scale of its channel, in units of the
+    layer: the diagonal of the second-order measure of LeCun, Denker and Solla 1990 (Optimal Brain
+    Damage) for the squared error of the layer's output.
+
+    Args:
+      network: any.
+      images: uint8 ``[n, H, W, C]``, in one batch.
+
+    Returns:
+      float64, broadcasting to the kernel of each layer.
+    """
+    costs = {}
+    for name, values in network.layer_inputs(images).items():
+        squares = np.square(np.asarray(values, np.float32))
+        mean = squares.mean(tuple(range(squares.ndim - 1)), dtype=np.float64)
+        constants = network.constants[name]
+        scale = np.asarray(constants["multiplier"], np.float64)
+        if "shift" in constants:
+            scale /= 2.0 ** np.asarray(constants["shift"])
+        costs[name] = mean[:, None] * scale**2
+    return costs
