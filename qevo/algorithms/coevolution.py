@@ -23,6 +23,7 @@ from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal
 from qevo.core.random import TABLE_BITS, TABLE_TOTAL, table_levels, weighted_positions
 from qevo.core.space import Block, Space
+from qevo.core.tables import settle
 from qevo.errors import QevoError
 
 Grouping = Literal["entropy", "top_k", "random", "block"]
@@ -280,20 +281,9 @@ class Coevolution(Algorithm):
         return tables.astype(jnp.int16), rest.astype(jnp.int16)
 
     def _normalise(self, tables: jax.Array, allowed: jax.Array, *, spare_centre: bool) -> jax.Array:
-        """Lift allowed levels to the margin, empty the others, and take the excess off the rest.
-
-        The centre pays first, or with ``spare_centre`` last; among the others, the largest pays.
-        """
-        centre = jnp.arange(self.levels) == self.config.radius
-        tables = jnp.where(allowed, jnp.clip(tables, self.margin, TABLE_TOTAL), 0)
-        for _ in range(self.levels):
-            excess = jnp.sum(tables, axis=1, keepdims=True, dtype=jnp.int32) - TABLE_TOTAL
-            room = tables - self.margin
-            turn = jnp.where(centre, 0 if spare_centre else 2 * TABLE_TOTAL, room)
-            payer = jnp.argmax(jnp.where(room > 0, turn, -1), axis=1)
-            pays = jnp.arange(self.levels) == payer[:, None]
-            tables -= jnp.where(pays, jnp.minimum(excess, room), 0)
-        return tables
+        """`settle` with the centre paying first, or with ``spare_centre`` last."""
+        weight = 0 if spare_centre else 2 * TABLE_TOTAL
+        return settle(tables, allowed, self.margin, (self.config.radius, weight))
 
     def _recentre(
         self, tables: jax.Array, centre: jax.Array, low: jax.Array, high: jax.Array

@@ -4,14 +4,15 @@ After the setting of Pietroń, *Evolutionary fine tuning of quantized convolutio
 models*, arXiv 2605.05228: a small share of the weights moves to neighbouring levels in each
 generation, layers in the order of their sensitivity. The share adjusts itself by the rule of Doerr,
 Gießen, Witt and Yang, *The (1+λ) evolutionary algorithm with self-adjusting mutation rate*,
-Algorithmica 2019; candidates are selected in stages on growing data, as in Sieberling et al. 2024
-(EvoPress). The constants are ours.
+Algorithmica 2019, or is drawn from a heavy-tailed law for each mutant (Doerr, Le, Makhmara and
+Nguyen, *Fast genetic algorithms*, GECCO 2017); candidates are selected in stages on growing data,
+as in Sieberling et al. 2024 (EvoPress). The constants are ours.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +22,22 @@ from flax import struct
 from qevo.core import blocks
 from qevo.core.algorithm import Algorithm
 from qevo.core.blocks import Place
+from qevo.core.mutation import (
+    ONE,
+    level_shifts,
+    mutable_positions,
+    power_law,
+    power_law_shares,
+    used_slots,
+)
 from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal
-from qevo.core.random import bits16, weighted_positions
+from qevo.core.random import bits16
 from qevo.core.selection import Stage, check_stages
 from qevo.core.space import Block, Space
 from qevo.errors import QevoError
 
-_ONE = 1 << 16  # a share of the slots in fixed point
+Mutation = Literal["two-rate", "heavy-tailed"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +50,17 @@ class ShiftConfig:
     """The most genes that a candidate may shift (G)."""
     shifted: float = 8.0
     """Genes that a candidate shifts on average, at first; the number adjusts itself, to at most a
-    quarter of the slots."""
+    quarter of the slots. Heavy-tailed mutation has no use for it."""
+    mutation: Mutation = "two-rate"
+    """How many genes a mutant shifts: the number adjusts itself, half the mutants taking half and
+    half double; or it is drawn for each mutant from a power law up to half the genes or the slots,
+    which needs no tuning and leaves local optima."""
+    exponent: float = 1.5
+    """Of the power law; 1.5 is what Doerr et al. 2017 recommend."""
     levels: int = 1
     """The largest shift; each further level is half as likely."""
+    neutral: bool = False
+    """Whether a candidate that is as good as the parent replaces it, to cross plateaus."""
     crossover: int = 2
     """Candidates that apply the shifts of a good sibling of the parent on top of the parent's."""
     stages: tuple[tuple[int, int], ...] = ()
@@ -64,7 +81,7 @@ class ShiftState:
     low: jax.Array  # int8 [N]
     high: jax.Array  # int8 [N]
     start: jax.Array  # int8 [N]
-    share: jax.Array  # int32 [], of the slots that a candidate uses on average, in 1/65536
+    share: jax.Array  # int32 [], of the slots that a mutant uses on average, in 1/65536; two-rate
     sibling_positions: jax.Array  # int32 [crossover, G]; N is padding
     sibling_values: jax.Array  # int8 [crossover, G]
     sibling_within: jax.Array  # int32 [crossover, G], with an order: their places in its block
@@ -77,9 +94,9 @@ class ShiftES(Algorithm):
 
     The first candidate is the parent, scored anew on the generation's data with all others. The
     next ones cross it with the best siblings that it was not made of, while the search stays where
-    they were made. All others shift a binomial number of genes, of which half take half the current
-    share of slots and half take double; the share moves to that of the best one, or at random. The
-    best candidate becomes the parent.
+    they were made. All others shift a binomial number of genes. With two rates, half of them take
+    half the current share of slots and half take double; the share moves to that of the best one,
+    or at random. The best candidate becomes the parent.
     """
 
     def __init__(self, space: Space, config: ShiftConfig | None = None):
@@ -89,10 +106,13 @@ class ShiftES(Algorithm):
         self.stages = tuple(Stage(*stage) for stage in config.stages)
         self.spared = 1
         self._check()
-        self.slots = min(config.slots, int(np.sum(np.asarray(space.low < space.high))))
-        self.most = _ONE // 4
-        self.least = max(_ONE // self.slots, 1)
-        first = round(config.shifted * _ONE / self.slots)
+        movable = int(np.sum(np.asarray(space.low < space.high)))
+        self.all_movable = movable == space.size
+        self.slots = min(config.slots, movable)
+        self.law = power_law(max(min(self.slots, movable // 2), 1), config.exponent)
+        self.most = ONE // 4
+        self.least = max(ONE // self.slots, 1)
+        first = round(config.shifted * ONE / self.slots)
         self.first = min(max(first, self.least), self.most)
 
     def _check(self) -> None:
@@ -103,10 +123,14 @@ class ShiftES(Algorithm):
                 f"a population of {c.population} has no room for the parent, {c.crossover} crossed "
                 "candidates and at least 2 mutated ones"
             )
-        if not 1 <= c.slots <= _ONE or not 0 < c.shifted <= c.slots:
+        if not 1 <= c.slots <= ONE or not 0 < c.shifted <= c.slots:
             raise QevoError(
-                f"slots must be 1 to {_ONE} and hold the shifted genes, got {c.slots} and "
+                f"slots must be 1 to {ONE} and hold the shifted genes, got {c.slots} and "
                 f"{c.shifted}"
+            )
+        if c.mutation not in get_args(Mutation):
+            raise QevoError(
+                f"mutation must be one of {', '.join(get_args(Mutation))}, got {c.mutation!r}"
             )
         if not 1 <= c.levels <= 15 or c.turn < 1:
             raise QevoError(
@@ -157,9 +181,13 @@ class ShiftES(Algorithm):
         mutants = self.population_size - 1 - crossed
         positions, place, within = self._positions(key_positions, state, mutants)
 
-        share = jnp.where(jnp.arange(mutants) % 2, state.share * 2, state.share // 2)
-        draw = bits16(key_use, (mutants, self.slots)).astype(jnp.int32)
-        used = (draw < share[:, None]).at[:, 0].set(True)  # the slots' places are drawn at random
+        if self.config.mutation == "two-rate":
+            share = jnp.where(jnp.arange(mutants) % 2, state.share * 2, state.share // 2)
+        else:
+            key_share = jax.random.fold_in(key_use, 1)
+            share = power_law_shares(key_share, self.law, mutants, self.slots)
+        # At least one: the slots' places are drawn at random.
+        used = used_slots(key_use, share, self.slots).at[:, 0].set(True)
         values = self._shift(key_shift, state, positions)
         positions = jnp.where(used, positions, size)
 
@@ -183,7 +211,10 @@ class ShiftES(Algorithm):
     ) -> tuple[ShiftState, Metrics]:
         """Keep the best candidate, its best siblings, and the share that made the best mutant."""
         crossed, size = self.config.crossover, self.space.size
-        ranked = jnp.argsort(fitness, stable=True)
+        # The parent goes before its equals or, with neutral moves, mutants go before theirs.
+        first = 1 + crossed if self.config.neutral else 0
+        ranked = jnp.argsort(jnp.roll(fitness, -first), stable=True) + first
+        ranked %= fitness.shape[0]
         winner = ranked[0]
         row = proposal.positions[winner]
         parent = state.parent.at[row].set(proposal.values[winner], mode="drop")
@@ -234,9 +265,9 @@ class ShiftES(Algorithm):
         movable = (state.low < state.high).astype(jnp.int32)
         key_place, key = jax.random.split(key)
 
-        def draw(weights: jax.Array) -> jax.Array:
-            keys = jax.random.split(key, count)
-            return jax.vmap(lambda k: weighted_positions(k, weights, 1, self.slots)[0])(keys)
+        def draw(movable: jax.Array) -> jax.Array:
+            weights = None if self.all_movable else movable
+            return mutable_positions(key, weights, movable.shape[0], count, self.slots)
 
         if not self.config.order:
             return draw(movable), None, None
@@ -265,18 +296,9 @@ class ShiftES(Algorithm):
 
     def _shift(self, key: jax.Array, state: ShiftState, positions: jax.Array) -> jax.Array:
         """New levels int8 of the genes at some positions, one or more away from the parent's."""
-        old, low, high = (
-            part.at[positions].get(mode="clip").astype(jnp.int32)
-            for part in (state.parent, state.low, state.high)
-        )
-        draw = bits16(key, positions.shape).astype(jnp.int32)
-        far = draw >> 1
-        length = jnp.ones_like(draw)
-        for level in range(1, self.config.levels):
-            length += far & ((1 << level) - 1) == 0
-        length = jnp.where(draw & 1, length, -length)
-        stuck = jnp.clip(old + length, low, high) == old
-        return jnp.clip(old + jnp.where(stuck, -length, length), low, high).astype(jnp.int8)
+        parts = (state.parent, state.low, state.high)
+        old, low, high = (part.at[positions].get(mode="clip") for part in parts)
+        return level_shifts(key, old, low, high, self.config.levels)
 
 
 def _plain(value: Any) -> Any:

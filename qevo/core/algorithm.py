@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from qevo.core.evosax_base import EvolutionaryAlgorithm, Params
-from qevo.core.problem import Metrics
+from qevo.core.problem import Metrics, Problem
 from qevo.core.proposal import Proposal
 from qevo.core.selection import WORST, Stage
 from qevo.core.space import Space
@@ -63,6 +63,11 @@ class Algorithm(EvolutionaryAlgorithm):
     def solution_flat(self) -> jax.Array:
         """The starting genes, int8 ``[N]`` (evosax's name for them)."""
         return self.space.start
+
+    def on(self, problem: Problem) -> Self:
+        """The same search in a generation whose problem is a traced argument; `LocalSearch` needs
+        it."""
+        return self
 
     def start(self, key: jax.Array) -> Any:
         """The state before the first generation: a pytree of integers, checkpointed as it is."""

@@ -71,6 +71,7 @@ def evolve(
     progress: bool = True,
     title: str = "evolve",
     callback: Callable[[dict[str, int]], None] | None = None,
+    accepted: Callable[[Any, int], None] | None = None,
 ) -> Result:
     """Search for the solution of least fitness.
 
@@ -103,6 +104,8 @@ def evolve(
       progress: show progress on standard error.
       title: what to call the run there.
       callback: called with each generation's record, in order; in every process.
+      accepted: called with the accepted solution, decoded, and its fitness, after each compiled
+        call that accepted a better one; in every process.
 
     Returns:
       The accepted solution and how the run went.
@@ -165,6 +168,7 @@ def evolve(
         check_memory(program.compiled, own[0], algorithm.population_size, chunk)
 
     metrics: list[dict[str, int]] = []
+    best = int(carry.archive.fitness)
     hosts.agreed(_GO_ON)  # the search begins when all have compiled
     began = time.monotonic()
     if run and not resume:
@@ -176,6 +180,7 @@ def evolve(
             int(carry.generation),
             title=title,
             enabled=progress and hosts.is_first(),
+            limit=max_seconds,
         ) as show,
     ):
         while program and not carry.done:
@@ -185,6 +190,9 @@ def evolve(
                 if callback:
                     callback(record)
             metrics += records
+            if accepted and int(carry.archive.fitness) < best:
+                best = int(carry.archive.fitness)
+                accepted(problem.space.decode(hosts.local(carry).archive.genes), best)
             seconds = time.monotonic() - began
             if run:
                 run.note(carry, records, spent + seconds)

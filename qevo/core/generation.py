@@ -78,6 +78,7 @@ def run_generation(
     Every random draw depends on ``key`` and the generation's number alone, so that neither the
     number of devices nor the way generations are grouped into calls changes a bit.
     """
+    algorithm = algorithm.on(problem)
     keys = jax.random.split(jax.random.fold_in(key, carry.generation), 3)
     batch = problem.batch(keys[0])
     context = algorithm.context(carry.state)

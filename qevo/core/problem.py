@@ -191,7 +191,9 @@ def int32_scalar(fitness: Any) -> jax.Array:
     if not jnp.issubdtype(value.dtype, jnp.integer) or value.ndim:
         raise TypeError(
             "fitness must be one integer (and is minimised), got "
-            f"{value.dtype}{list(value.shape)}: scale it to a fixed-point int32"
+            f"{value.dtype}{list(value.shape)}: scale it to a fixed-point int32, as with "
+            "jnp.round(1000 * value).astype(jnp.int32); where it may be NaN or leave int32, say "
+            "what that costs first (jnp.where, jnp.clip)"
         )
     return value.astype(jnp.int32)
 

@@ -18,12 +18,20 @@ class Proposal(NamedTuple):
     candidate has positions of its own. Positions within a row are distinct; N is padding and its
     value is dropped. Where all positions lie in one block of the space, ``place`` says in which,
     and what that block cannot change is computed once for all candidates.
+
+    An algorithm that keeps a true population proposes `whole` candidates: rows without a position,
+    and values ``[P, N]``.
     """
 
     positions: jax.Array  # int32 [S, G]
     values: jax.Array  # int8 [P, G]
     place: Place | None = None  # where all of them lie, and
     within: jax.Array | None = None  # int32 [S, G], their places in its block; M is padding
+
+    @classmethod
+    def whole(cls, candidates: jax.Array) -> Proposal:
+        """Candidates int8 ``[P, N]`` that keep nothing of the context."""
+        return cls(jnp.zeros((1, 0), jnp.int32), candidates)
 
     @property
     def rows(self) -> jax.Array:
@@ -56,6 +64,9 @@ class Share(NamedTuple):
 def edit(context: jax.Array, positions: jax.Array, values: jax.Array) -> jax.Array:
     """``context`` int8 ``[N]`` with ``values`` int8 ``[G]`` at ``positions`` int32 ``[G]``.
 
-    Positions outside ``0..N-1`` are padding and are dropped.
+    Positions outside ``0..N-1`` are padding and are dropped. Without any position, ``values`` are
+    the whole candidate, int8 ``[N]``.
     """
+    if positions.shape[-1] == 0:
+        return values
     return context.at[positions].set(values, mode="drop", wrap_negative_indices=False)

@@ -5,8 +5,12 @@ Nothing here holds a floating-point value, so that one key gives one draw on eve
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+from jax.extend.random import threefry_2x32
 
 TABLE_BITS = 14
 TABLE_TOTAL = 1 << TABLE_BITS  # every frequency table sums to this
@@ -18,6 +22,17 @@ def bits16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     words = jax.random.bits(key, (*rows, -(-columns // 2)), jnp.uint32)
     halves = jax.lax.bitcast_convert_type(words, jnp.uint16)
     return halves.reshape(*rows, -1)[..., :columns]
+
+
+def bulk_bits16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """As `bits16`, from a stream of its own: faster for many, as no word of the cipher is lost.
+
+    `jax.random.bits` runs Threefry-2x32 once for each word, and keeps one of the two that it gives.
+    """
+    count = math.prod(shape)
+    counters = jnp.arange(-(-count // 4) * 2, dtype=jnp.uint32)
+    words = threefry_2x32(jax.random.bits(key, (2,), jnp.uint32), counters)
+    return jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:count].reshape(shape)
 
 
 def weighted_positions(key: jax.Array, weights: jax.Array, groups: int, size: int) -> jax.Array:
@@ -40,29 +55,66 @@ def weighted_positions(key: jax.Array, weights: jax.Array, groups: int, size: in
     Sampling by equal shares of a running sum: Madow 1949; Särndal et al., *Model Assisted Survey
     Sampling*, 1992, section 3.4 (systematic sampling) and 3.7 (stratified).
     """
-    count = weights.shape[0]
+    ends = jnp.cumsum(weights.astype(jnp.uint32))
+
+    def locate(targets: jax.Array) -> jax.Array:
+        return jnp.searchsorted(ends, targets, side="right")
+
+    return _positions(key, ends[-1], locate, groups, size, padding=weights.shape[0])
+
+
+def uniform_positions(key: jax.Array, count: int, groups: int, size: int) -> jax.Array:
+    """`weighted_positions` where all ``count`` genes weigh the same, without a pass over them."""
+    return _positions(key, jnp.uint32(count), lambda targets: targets, groups, size, padding=count)
+
+
+def _positions(
+    key: jax.Array,
+    weight: jax.Array,
+    locate: Callable[[jax.Array], jax.Array],
+    groups: int,
+    size: int,
+    *,
+    padding: int,
+) -> jax.Array:
+    """Positions int32 ``[groups, size]`` of points drawn in equal shares of a weight uint32 []."""
     draws = groups * size
     key_rotation, key_jitter, key_rows = jax.random.split(key, 3)
-    ends = jnp.cumsum(weights.astype(jnp.uint32))
-    total = jnp.maximum(ends[-1], 1)
+    total = jnp.maximum(weight, 1)
     share = jnp.maximum(total // draws, 1)
     rotation = jax.random.bits(key_rotation, (), jnp.uint32) % total
     jitter = jax.random.bits(key_jitter, (draws,), jnp.uint32) % share
     targets = (rotation + jnp.arange(draws, dtype=jnp.uint32) * share + jitter) % total
-    positions = jnp.searchsorted(ends, targets, side="right").astype(jnp.int32)
+    positions = locate(targets).astype(jnp.int32)
     # Strata follow each other around the circle: a position comes again right after itself, or
     # where the circle closes on the first one.
     repeated = (positions == jnp.roll(positions, 1)) | (positions == positions[0])
     repeated = repeated.at[0].set(False)
     # More strata than units of weight wrap around the circle and meet what was drawn already.
     wrapped = jnp.arange(draws, dtype=jnp.uint32) >= total
-    nothing = ends[-1] == 0
-    positions = jnp.where(repeated | wrapped | nothing, count, positions)
+    positions = jnp.where(repeated | wrapped | (weight == 0), padding, positions)
     # Deal each run of S neighbouring strata to the S groups in a random rotation.
     deal = jax.random.bits(key_rows, (size, 1), jnp.uint32) % jnp.uint32(groups)
     column = (jnp.arange(groups, dtype=jnp.uint32)[None, :] + deal) % jnp.uint32(groups)
     dealt = jnp.take_along_axis(positions.reshape(size, groups), column.astype(jnp.int32), axis=1)
     return dealt.T
+
+
+def uniform_levels(key: jax.Array, low: jax.Array, high: jax.Array, count: int) -> jax.Array:
+    """``count`` solutions int8 ``[count, N]``, uniform within bounds int8 ``[N]``.
+
+    Levels of a gene differ in probability by at most 2**-16.
+    """
+    levels = high.astype(jnp.int32) - low + 1
+    draws = bulk_bits16(key, (count, low.shape[0])).astype(jnp.int32)
+    return (low + (draws * levels >> 16)).astype(jnp.int8)
+
+
+def coin_flips(key: jax.Array, rows: int, columns: int) -> jax.Array:
+    """Fair bits, bool ``[rows, columns]``, 32 from each word."""
+    words = jax.random.bits(key, (rows, -(-columns // 32), 1), jnp.uint32)
+    bits = (words >> jnp.arange(32, dtype=jnp.uint32)) & 1
+    return bits.reshape(rows, -1)[:, :columns] == 1
 
 
 def table_levels(key: jax.Array, tables: jax.Array, count: int, *, antithetic: bool) -> jax.Array:

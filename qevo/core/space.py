@@ -174,6 +174,50 @@ class Space:
 
         return cls.of(jax.tree.map(leaf, weights))
 
+    @classmethod
+    def between(cls, low: Any, high: Any, start: Any = None) -> Space:
+        """A pytree of integers within inclusive bounds of its own for every entry.
+
+        Args:
+          low, high: pytrees of integers or integer arrays, of one structure; leaves broadcast.
+          start: the starting solution, or ``None`` for the values nearest to 0. Its leaves' types
+            are those of a solution; without it they are those of ``low``. Python's and numpy's
+            default integers become int32.
+
+        Raises:
+          QevoError: bounds are reversed, more than 256 levels apart, or not of one structure.
+        """
+        given = (low, high) if start is None else (low, high, start)
+        structures = [jax.tree.structure(tree) for tree in given]
+        if len(set(structures)) > 1:
+            raise QevoError(
+                "low, high and start must be pytrees of one structure, got "
+                + ", ".join(map(str, structures))
+            )
+
+        def leaf(path: Any, low: Any, high: Any, start: Any = None) -> Leaf:
+            name = jax.tree_util.keystr(path, simple=True, separator="/") or "genes"
+            typed = low if start is None else start
+            dtype = typed.dtype if hasattr(typed, "dtype") else np.dtype(np.int32)
+            if dtype == np.int64:  # numpy's own choice, which JAX does not share
+                dtype = np.dtype(np.int32)
+            shape = np.broadcast_shapes(*(np.shape(part) for part in (low, high, typed)))
+            low, high = (_broadcast(name, w, v, shape) for w, v in (("low", low), ("high", high)))
+            start = (
+                np.clip(0, low, high) if start is None else _broadcast(name, "start", start, shape)
+            )
+            if low.min(initial=0) >= GENE_MIN and high.max(initial=0) <= GENE_MAX:
+                return Leaf(shape, low, high, start, dtype=dtype)
+            if np.any(high - low > GENE_MAX - GENE_MIN):
+                raise QevoError(
+                    f"{name}: bounds {low.min()}..{high.max()} are more than 256 levels apart; a "
+                    "Leaf with a larger step reaches as far"
+                )
+            base = low - GENE_MIN
+            return Leaf(shape, low - base, high - base, start - base, base, dtype=dtype)
+
+        return cls.of(jax.tree_util.tree_map_with_path(leaf, *given))
+
     def decode(self, genes: jax.Array) -> Any:
         """Genes int8 ``[N]`` to the pytree of integers that they stand for."""
         leaves = []
@@ -213,6 +257,12 @@ def _check_leaf(name: str, leaf: Leaf, values: dict[str, np.ndarray]) -> None:
     start, low, high, base, step = (values[k] for k in _NUMBERS)
     if start.size == 0:
         raise QevoError(f"{name}: a leaf needs at least one gene, its shape is {leaf.shape}")
+    if np.any(low > high):
+        bad = int(np.argmax(low > high))
+        raise QevoError(
+            f"{name}: gene {bad} has its bounds reversed, low {low.flat[bad]} and high "
+            f"{high.flat[bad]}"
+        )
     if low.min() < GENE_MIN or high.max() > GENE_MAX:
         raise QevoError(
             f"{name}: gene bounds {low.min()}..{high.max()} leave int8 ({GENE_MIN}..{GENE_MAX});"

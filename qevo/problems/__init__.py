@@ -1,5 +1,6 @@
 """Fitness functions: network tasks and problems with a known answer."""
 
-from qevo.problems.network import NetworkProblem, network_space
+from qevo.problems.genes import network_space
+from qevo.problems.network import NetworkProblem
 
 __all__ = ["NetworkProblem", "network_space"]

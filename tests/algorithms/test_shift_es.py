@@ -327,6 +327,8 @@ def test_the_description_holds_every_setting_as_json() -> None:
         ({"slots": 1 << 17}, "slots must be 1 to 65536 .* got 131072 and 3.0"),
         ({"shifted": 0.0}, r"hold the shifted genes, got 12 and 0\.0"),
         ({"shifted": 13.0}, r"hold the shifted genes, got 12 and 13\.0"),
+        ({"mutation": "one"}, "mutation must be one of two-rate, heavy-tailed, got 'one'"),
+        ({"exponent": 5.0}, "the exponent of a power law must lie in 1..4"),
         ({"levels": 0}, "levels must be 1 to 15 and turn at least 1, got 0 and 10"),
         ({"levels": 16}, "levels must be 1 to 15 and turn at least 1, got 16 and 10"),
         ({"turn": 0}, "levels must be 1 to 15 and turn at least 1, got 1 and 0"),
@@ -349,3 +351,34 @@ def test_there_must_be_something_to_search() -> None:
         with pytest.raises(QevoError, match="no gene can move: low equals high in a, b"):
             ShiftES(space)
     ShiftES(block_space())  # a block that cannot move does no harm
+
+
+def test_heavy_tailed_mutants_shift_many_genes_now_and_then() -> None:
+    space, slots = Space.integers(400, 0, 9), 50
+    search = Search(space, settings(mutation="heavy-tailed", slots=slots))
+    drawn = search.draws(300)
+    count = np.sum(drawn.positions[:, 3:] < space.size, axis=-1).ravel()
+    strength = np.arange(1, slots + 1)
+    law = strength**-1.5 / np.sum(strength**-1.5)
+    # The first slot is always used, the others with the probability strength / slots.
+    mean = np.sum(law * (1 + (slots - 1) * strength / slots))
+    assert count.min() == 1
+    assert abs(count.mean() - mean) < 0.5
+    assert 0.02 < np.mean(count > 25) < 0.15
+    proposal, state = search.propose(KEY, search.start)
+    same = dataclasses.replace(state, share=jnp.int32(search.algorithm.most))  # has no part in it
+    again = search.propose(KEY, same)[0]
+    np.testing.assert_array_equal(again.positions, proposal.positions)
+
+
+def test_neutral_moves_take_an_equal_mutant_not_a_worse_one() -> None:
+    search = Search(Space.integers(50, -1, 1), settings(neutral=True, crossover=2))
+    proposal, state = search.propose(KEY, search.start)
+    level = jnp.full(16, 5, jnp.int32)
+    after, _ = search.update(KEY, proposal, level, state)
+    moved = np.asarray(proposal.apply(state.parent))[3]
+    np.testing.assert_array_equal(after.parent, moved)  # the first of the mutants
+    after, _ = search.update(KEY, proposal, level.at[0].set(4), state)
+    np.testing.assert_array_equal(after.parent, state.parent)
+    after, _ = search.update(KEY, proposal, level.at[9].set(4), state)
+    np.testing.assert_array_equal(after.parent, np.asarray(proposal.apply(state.parent))[9])

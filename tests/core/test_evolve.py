@@ -137,6 +137,16 @@ def test_a_session_ends_after_max_seconds() -> None:
     assert result.seconds >= 0.2
 
 
+def test_what_is_accepted_is_told_as_it_improves() -> None:
+    told: list[tuple[np.ndarray, int]] = []
+    result = walk(accepted=lambda solution, fitness: told.append((np.asarray(solution), fitness)))
+    values = [fitness for _, fitness in told]
+    assert len(values) > 1
+    assert values == sorted(set(values), reverse=True)
+    assert values[-1] == result.fitness
+    np.testing.assert_array_equal(told[-1][0], result.solution)
+
+
 def test_callbacks_come_once_each_in_order() -> None:
     seen: list[dict[str, int]] = []
     result = walk(callback=seen.append, scan_length=5)

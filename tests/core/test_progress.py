@@ -64,3 +64,19 @@ def test_a_terminal_gets_a_bar(
 def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
     show(enabled=False)
     assert capsys.readouterr() == ("", "")
+
+
+def test_with_a_limit_the_total_is_what_the_time_allows(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(range(0, 1000, 12))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(now)))
+    with ProgressReport(1 << 30, 0, title="demo", enabled=True, limit=48) as report:
+        for generation in (6, 12, 18):
+            report(generation, RECORD)
+    lines = capsys.readouterr().err.splitlines()
+    assert [re.match(r"demo (\S+).* (\d+) s left", line).groups() for line in lines] == [
+        ("6/24", "36"),
+        ("12/24", "24"),
+        ("18/24", "12"),
+    ]

@@ -32,3 +32,10 @@ def test_candidates_edit_the_row_of_their_subgroup(subgroups: int) -> None:
     for candidate, row in enumerate(rows):
         expected[candidate, positions[row]] = values[candidate]
     np.testing.assert_array_equal(proposal.apply(jnp.asarray(context)), expected[:, :genes])
+
+
+def test_whole_candidates_keep_nothing_of_the_context() -> None:
+    candidates = jnp.arange(12, dtype=jnp.int8).reshape(4, 3)
+    proposal = Proposal.whole(candidates)
+    np.testing.assert_array_equal(proposal.apply(jnp.full(3, 99, jnp.int8)), candidates)
+    np.testing.assert_array_equal(proposal.rows, [0, 0, 0, 0])

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qevo.core import random
-from qevo.core.random import TABLE_TOTAL, bits16, table_levels, weighted_positions
+from qevo.core.random import (
+    TABLE_TOTAL,
+    bits16,
+    bulk_bits16,
+    coin_flips,
+    table_levels,
+    uniform_levels,
+    uniform_positions,
+    weighted_positions,
+)
 
 GENES = 24
 SIZES = [(1, 1), (1, 7), (1, 24), (2, 5), (3, 8), (6, 1)]  # groups, genes of each
@@ -143,3 +152,53 @@ def test_the_look_for_floats_finds_them(floats_in: Callable[..., list[str]]) -> 
     assert floats_in(hidden, jnp.int32(5))
     assert floats_in(lambda x: x[np.array([1, 0])] + jnp.int32(np.float32(1)), jnp.arange(2)) == []
     assert floats_in(lambda key: jax.random.uniform(key), jax.random.key(0))
+
+
+@pytest.mark.parametrize(("groups", "size"), SIZES)
+def test_equal_weights_need_no_pass_over_the_genes(groups: int, size: int) -> None:
+    ones = jnp.ones(GENES, jnp.int32)
+    for key in jax.random.split(jax.random.key(3), 20):
+        expected = draw_positions(key, ones, groups, size)
+        np.testing.assert_array_equal(uniform_positions(key, GENES, groups, size), expected)
+
+
+def test_uniform_levels_are_uniform_within_their_bounds() -> None:
+    low = jnp.asarray([-128, 0, 5, -3], jnp.int8)
+    high = jnp.asarray([127, 1, 5, 3], jnp.int8)
+    drawn = np.asarray(uniform_levels(jax.random.key(0), low, high, 60_000))
+    for gene, (least, most) in enumerate(zip(low.tolist(), high.tolist(), strict=True)):
+        count = np.bincount(drawn[:, gene].astype(int) - least, minlength=most - least + 1)
+        assert len(count) == most - least + 1
+        np.testing.assert_allclose(
+            count, 60_000 / len(count), atol=5 * np.sqrt(60_000 / len(count))
+        )
+
+
+@pytest.mark.parametrize("columns", [1, 31, 32, 70])
+def test_coins_are_fair_and_independent(columns: int) -> None:
+    flips = np.asarray(coin_flips(jax.random.key(0), 5000, columns))
+    assert flips.shape == (5000, columns)
+    np.testing.assert_allclose(flips.mean(axis=0), 0.5, atol=0.04)
+    if columns > 1:
+        off = np.corrcoef(flips.T)[~np.eye(columns, dtype=bool)]
+        assert np.abs(off).max() < 0.08
+
+
+def test_bulk_bits_are_uniform_and_independent() -> None:
+    key = jax.random.key(1)
+    for shape in ((1,), (3, 5), (4,), (7, 1)):
+        drawn = bulk_bits16(key, shape)
+        assert (drawn.shape, drawn.dtype) == (shape, jnp.uint16)
+    drawn = np.asarray(bulk_bits16(key, (50, 4000)))
+    count = np.bincount(drawn.ravel() >> 8, minlength=256)
+    np.testing.assert_allclose(count, drawn.size / 256, atol=6 * np.sqrt(drawn.size / 256))
+    bit = (drawn.ravel()[:, None] >> np.arange(16)) & 1
+    off = np.corrcoef(bit.T)[~np.eye(16, dtype=bool)]
+    assert np.abs(off).max() < 0.012
+    for lag in (1, 2, 3, 4, 4000, drawn.size // 2):
+        near = np.corrcoef(drawn.ravel()[:-lag], drawn.ravel()[lag:])[0, 1]
+        assert abs(near) < 5 / np.sqrt(drawn.size - lag)
+    other = np.asarray(bulk_bits16(jax.random.key(2), (50, 4000)))
+    assert np.mean(drawn == other) < 1e-3
+    rbg = bulk_bits16(jax.random.key(1, impl="rbg"), (9,))  # keys of any kind will do
+    assert rbg.shape == (9,)

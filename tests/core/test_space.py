@@ -116,7 +116,7 @@ def test_samples_reach_the_bounds_and_no_further() -> None:
         (Leaf((2,), 0, 128), "w: gene bounds 0..128 leave int8"),
         (Leaf((2,), 0, 3, [1, 4]), "w: gene 1 starts at 4, outside its bounds 0..3"),
         (Leaf((2,), 0, 3, -1), "w: gene 0 starts at -1, outside its bounds 0..3"),
-        (Leaf((2,), 5, 3, 4), "w: gene 0 starts at 4, outside its bounds 5..3"),
+        (Leaf((2,), 5, 3, 4), "w: gene 0 has its bounds reversed, low 5 and high 3"),
         (Leaf((2,), 0, 3, step=0), "w: step must be at least 1, got 0"),
         (Leaf((2,), 0, 3, step=1.5), "w: step must be integers, got dtype float64"),
         (Leaf((2,), 0, 3, base=[[1, 2]] * 3), "w: base has shape (3, 2), which does not fit"),
@@ -147,3 +147,43 @@ def test_an_empty_space_is_refused() -> None:
 def test_a_leaf_deep_in_a_tree_is_named_by_its_path() -> None:
     with pytest.raises(QevoError, match="dense_0/bias: step"):
         Space.of({"dense_0": {"kernel": Leaf((2,), 0, 1), "bias": Leaf((2,), 0, 1, step=-1)}})
+
+
+def test_between_gives_the_pytree_back() -> None:
+    low = {"a": np.zeros((2, 3), int), "b": (1000, np.int16(-40))}
+    high = {"a": 9, "b": (1255, np.array([5, -40]))}
+    space = Space.between(low, high)
+    start = space.decode(space.start)
+    assert jax.tree.structure(start) == jax.tree.structure(low)
+    assert start["a"].dtype == start["b"][0].dtype == jnp.int32
+    assert (start["b"][1].dtype, start["b"][1].shape) == (jnp.int16, (2,))
+    np.testing.assert_array_equal(start["b"][1], [0, -40])  # as near to 0 as may be
+    assert int(start["b"][0]) == 1000
+    for genes, bound in ((space.low, low), (space.high, high)):
+        expected = jax.tree.map(lambda b, leaf: np.broadcast_to(b, leaf.shape), bound, start)
+        found = space.decode(genes)
+        assert jax.tree.all(jax.tree.map(np.array_equal, found, expected))
+    given_start = {"a": np.full((2, 3), 4, np.int8), "b": (1100, -40)}
+    space = Space.between(low, high, given_start)
+    assert space.decode(space.start)["a"].dtype == jnp.int8
+    assert int(space.decode(space.start)["b"][0]) == 1100
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Space.integers(5, 3, 1),
+            "genes: gene 0 has its bounds reversed, low 3 and high 1",
+        ),
+        (lambda: Space.between([0, 0], [1, -1]), "1: gene 0 has its bounds reversed"),
+        (lambda: Space.between(1000, 900), "genes: gene 0 has its bounds reversed"),
+        (lambda: Space.between({"a": 0}, {"a": 256}), "a: bounds 0..256 are more than 256 levels"),
+        (lambda: Space.between({"a": 0}, {"b": 1}), "must be pytrees of one structure"),
+        (lambda: Space.between(0.5, 1), "genes: low must be integers, got dtype float64"),
+        (lambda: Space.between(0, 9, 10), "starts at 10, outside its bounds 0..9"),
+    ],
+)
+def test_bounds_that_cannot_be(make: Any, message: str) -> None:
+    with pytest.raises(QevoError, match=message):
+        make()

@@ -1,0 +1,117 @@
+"""Incremental moves: what changing one gene would do to the fitness, kept up to date cheaply."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qevo.core.problem import Problem
+
+
+class MoveProblem(Problem):
+    """A problem that knows what every change of a single gene does to the fitness of a solution.
+
+    Local search makes many such moves in a row. A problem offers them as three pure functions of
+    fixed shapes, which compile, scan and `vmap`; a subclass writes the first two and, where finding
+    one change is cheaper than having all of them, the third. Its genes decode as themselves.
+    """
+
+    def moves(self, genes: jax.Array) -> Any:
+        """The changes from scratch: a pytree with an array ``change``.
+
+        ``change`` is int32 ``[N]`` where every gene has two levels: the fitness after the gene has
+        moved to its other level, less the fitness now. Otherwise it is int32 ``[N, L]``, column
+        ``l`` for level ``low + l``: 0 at the present level, and `WORST` where a gene has no such
+        level.
+
+        Args:
+          genes: int8 ``[N]``.
+        """
+        raise NotImplementedError
+
+    def move(self, genes: jax.Array, state: Any, position: jax.Array, value: jax.Array) -> Any:
+        """The changes after one move; moving to the present value changes nothing.
+
+        Args:
+          genes: int8 ``[N]`` before the move.
+          state: what `moves` or `move` gave for them.
+          position: int32 ``[]``, the gene.
+          value: int8 ``[]``, what it becomes.
+        """
+        raise NotImplementedError
+
+
+class FocusedProblem(Problem):
+    """A problem made of constraints: a move picks a violated one and changes a gene of it.
+
+    All genes are bits. The state need not hold the changes of all moves, which makes a move cheap.
+    """
+
+    def focused(self, genes: jax.Array) -> Any:
+        """The state from scratch: a pytree with the fitness int32 ``[]`` as ``fitness``."""
+        raise NotImplementedError
+
+    def focus(self, genes: jax.Array, state: Any, draw: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The genes of a random violated constraint, and what flipping each would break.
+
+        Where nothing is violated, it is any constraint.
+
+        Args:
+          genes: int8 ``[N]``.
+          state: of these genes.
+          draw: uint32 ``[]``, uniform.
+
+        Returns:
+          Positions int32 ``[k]``, N for padding, and the number int32 ``[k]`` of constraints that
+          hold now and would not after the flip.
+        """
+        raise NotImplementedError
+
+    def flip(self, genes: jax.Array, state: Any, position: jax.Array) -> Any:
+        """The state after one flip; ``genes`` are those before it."""
+        raise NotImplementedError
+
+
+def weighted_choice(weights: jax.Array, draw: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A place int32 ``[]`` in proportion to weights int32 ``[n]``, and the sum of those before it.
+
+    For short arrays: n**2 operations, but few steps. A sum of 0 gives the last place.
+
+    Args:
+      weights: non-negative, with a sum below 2**31.
+      draw: uint32 ``[]``, uniform.
+    """
+    place = jnp.arange(weights.shape[0])
+    before = jnp.sum(jnp.where(place < place[:, None], weights, 0), axis=1)  # [n]
+    total = (before[-1] + weights[-1]).astype(jnp.uint32)
+    point = (draw % jnp.maximum(total, 1)).astype(jnp.int32)
+    chosen = jnp.sum(before + weights <= point, dtype=jnp.int32)
+    chosen = jnp.minimum(chosen, weights.shape[0] - 1)
+    return chosen, before[chosen]
+
+
+def least_at_random(scores: jax.Array, draw: jax.Array) -> jax.Array:
+    """The place int32 ``[]`` of a least score, in the flattened array; among equals a random one.
+
+    Equals are told apart by a multiplicative hash of their places, in two passes that a CPU
+    vectorises: the least score, then the least hash, which carries the place in its low bits.
+
+    Args:
+      scores: integers of any shape.
+      draw: uint32 ``[]``, uniform.
+    """
+    flat = scores.reshape(-1)
+    return any_place(flat == jnp.min(flat), draw)
+
+
+def any_place(where: jax.Array, draw: jax.Array) -> jax.Array:
+    """A random place int32 ``[]`` where bool ``[n]`` holds; any in 0..2n where it does nowhere."""
+    bits = max(int(where.shape[0] - 1).bit_length(), 1)
+    mask = np.uint32((1 << bits) - 1)
+    place = jnp.arange(where.shape[0], dtype=jnp.uint32)
+    mixed = place * (draw | np.uint32(1)) + (draw >> 7) * np.uint32(2654435769)
+    tagged = jnp.where(where, (mixed & ~mask) | place, ~np.uint32(0))
+    return (jnp.min(tagged) & mask).astype(jnp.int32)

@@ -1,0 +1,116 @@
+"""NK landscapes with adjacent neighbours, whose optimum dynamic programming finds."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from qevo.core.moves import MoveProblem
+from qevo.core.space import INT32, Space
+from qevo.errors import QevoError
+
+
+class NKMoves(NamedTuple):
+    """The state of the landscape's moves."""
+
+    change: jax.Array  # int32 [N]
+
+
+@struct.dataclass
+class NK(MoveProblem):
+    """Fitness is the sum of N contributions, negated; the i-th depends on bits i..i+K, in a ring.
+
+    Kauffman 1993; with adjacent neighbours the optimum takes time N 4**K (Wright, Thompson and
+    Zhang 2000). A solution is int8 ``[N]`` of bits. Build one with `NK.random` or `NK.of`.
+    """
+
+    space: Space
+    tables: jax.Array  # int32 [N, 2**(K + 1)], contributions by the bits, of which bit i is lowest
+    optimum: int | None = struct.field(pytree_node=False, default=None)
+
+    @classmethod
+    def of(cls, tables: Any, *, solve: bool = True) -> NK:
+        """From the contributions ``[N, 2**(K + 1)]``, K at least 0.
+
+        Raises:
+          QevoError: the tables are of another shape, or sums may leave int32.
+        """
+        tables = np.asarray(tables, np.int64)
+        neighbours = tables.shape[-1].bit_length() - 2
+        if tables.ndim != 2 or tables.shape[1] != 2 << neighbours or neighbours < 0:
+            raise QevoError(f"tables have the shape [N, 2**(K + 1)], got {list(tables.shape)}")
+        if tables.shape[0] < 2 * neighbours + 1:
+            raise QevoError(f"K = {neighbours} needs N of at least {2 * neighbours + 1}")
+        if np.abs(tables).max(axis=1).sum() > INT32.max // 2:
+            raise QevoError("the largest contributions sum to more than int32 can hold twice")
+        optimum = -best_sum(tables) if solve else None
+        return cls(Space.integers(tables.shape[0], 0, 1), jnp.asarray(tables, jnp.int32), optimum)
+
+    @classmethod
+    def random(
+        cls, key: jax.Array, size: int, neighbours: int, *, bits: int = 16, solve: bool = True
+    ) -> NK:
+        """Uniform contributions of so many bits."""
+        shape = (size, 2 << neighbours)
+        draws = jax.random.bits(key, shape, jnp.uint32) >> np.uint32(32 - bits)
+        return cls.of(np.asarray(draws), solve=solve)
+
+    @property
+    def neighbours(self) -> int:
+        """K."""
+        return self.tables.shape[1].bit_length() - 2
+
+    def fitness(self, solution: jax.Array, batch: Any) -> jax.Array:
+        """The sum of all contributions, negated."""
+        code = jnp.zeros(self.space.size, jnp.int32)
+        for bit in range(self.neighbours + 1):
+            code += jnp.roll(solution.astype(jnp.int32), -bit) << bit
+        chosen = jnp.take_along_axis(self.tables, code[:, None], axis=1)
+        return -jnp.sum(chosen, dtype=jnp.int32)
+
+    def moves(self, genes: jax.Array) -> NKMoves:
+        """The contributions that a bit enters, without and with its flip."""
+        return NKMoves(self._changes(genes, jnp.arange(self.space.size)))
+
+    def move(
+        self, genes: jax.Array, state: NKMoves, position: jax.Array, value: jax.Array
+    ) -> NKMoves:
+        """The changes of bits at most K away, anew."""
+        genes = genes.at[position].set(value)
+        near = jnp.arange(-self.neighbours, self.neighbours + 1, dtype=jnp.int32)
+        near = (position + near) % self.space.size
+        return NKMoves(state.change.at[near].set(self._changes(genes, near)))
+
+    def _changes(self, genes: jax.Array, positions: jax.Array) -> jax.Array:
+        """What flips of single bits int32 ``[G]`` change, int32 ``[G]``."""
+        size, reach = self.space.size, jnp.arange(self.neighbours + 1, dtype=jnp.int32)
+        rows = (positions[:, None] - reach) % size  # [G, K + 1], the contributions of each bit
+        read = (rows[..., None] + reach) % size  # [G, K + 1, K + 1], and the bits of each
+        code = jnp.sum(genes[read].astype(jnp.int32) << reach, axis=-1)
+        flipped = code ^ (1 << reach)
+        return jnp.sum(self.tables[rows, code] - self.tables[rows, flipped], axis=-1)
+
+
+def best_sum(tables: np.ndarray) -> int:
+    """The largest sum of contributions, for all values of the first K bits at once.
+
+    A table ``[2**K, 2**K]`` holds the best sum so far by the first K bits and the last K bits.
+    """
+    size, states = tables.shape[0], tables.shape[1] // 2
+    worst = np.iinfo(np.int64).min // 2
+    best = np.full((states, states), worst)
+    np.fill_diagonal(best, 0)
+    # Bits i..i+K are the last K bits and a new one above them; then the lowest is dropped.
+    step = tables.reshape(size, 2, states)
+    for i in range(size):
+        if states == 1:
+            best = best + tables[i].max()
+            continue
+        sums = best[:, None, :] + step[i]  # [first, new bit, last K bits]
+        sums = sums.reshape(states, 2, states // 2, 2).max(axis=-1)
+        best = sums.reshape(states, states)
+    return int(np.diagonal(best).max())
