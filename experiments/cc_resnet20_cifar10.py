@@ -187,20 +187,25 @@ def draw_curves(
 ) -> None:
     """Validation accuracy over evaluations and over seconds, every seed, beside the roundings."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(9, 2.4 * len(runs)), layout="constrained")
+        figure = Figure(figsize=(9, 0.4 + 2.2 * len(runs)), layout="constrained")
         rows = figure.subplots(len(runs), 2, sharey="row", squeeze=False)
         for (setting, configs), (left, right) in zip(runs.items(), rows, strict=True):
             for config, record in zip(configs, records[setting], strict=True):
                 evaluations, seconds, accuracy = curve(config, record)
                 for ax, x in ((left, evaluations), (right, seconds)):
-                    ax.plot(x, accuracy, color=COLORS["evolved"], lw=1.2, alpha=0.8)
+                    style = {"color": COLORS["evolved"], "label": METHODS["evolved"]}
+                    ax.plot(x, accuracy, lw=1.2, alpha=0.8, **style)
             for ax in (left, right):
                 draw_levels(ax, records[setting])
             left.set_title(setting.replace("_", " "), loc="left")
             left.set_ylabel("validation accuracy, %")
         rows[-1][0].set_xlabel("networks evaluated")
         rows[-1][1].set_xlabel("seconds of search")
-        rows[0][1].legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=4)
+        handles, labels = rows[0][0].get_legend_handles_labels()
+        known = dict(zip(labels, handles, strict=True))  # one entry for all seeds
+        figure.legend(
+            known.values(), known, frameon=False, loc="outside upper right", ncols=len(known)
+        )
         figure.savefig(path, dpi=130)
 
 
@@ -231,8 +236,8 @@ def draw_levels(ax: Axes, runs: list[dict[str, Any]]) -> None:
         method: 100 * statistics.fmean(run["accuracy"][method]["validation"] for run in runs)
         for method in ("float", "adaround", "layerwise", "evolutionary")
     }
-    for method, level in levels.items():
-        ax.axhline(level, color=COLORS[method], lw=0.9, ls="--", label=METHODS[method])
+    for (method, level), dashes in zip(levels.items(), ("--", "-.", ":", "--"), strict=True):
+        ax.axhline(level, color=COLORS[method], lw=0.9, ls=dashes, label=METHODS[method])
 
 
 if __name__ == "__main__":
