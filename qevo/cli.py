@@ -1,4 +1,4 @@
-"""The command line: `qevo train`, `refine`, `evaluate`, `audit` and `plan`."""
+"""The command line: what trains and refines networks, looks into them, and makes files small."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ import tyro
 
 from qevo.core.hosts import Hosts
 from qevo.errors import QevoError
-from qevo.run.config import AnyConfig, RefineConfig, TrainConfig
+from qevo.run.compressing import compress_file, decompress_file, inspect_file
+from qevo.run.config import AnyConfig, RefineConfig, SensitivityConfig, TrainConfig
 from qevo.run.folder import read_config
 from qevo.run.inspect import audit_run, evaluate_file, print_plan
 from qevo.run.pipeline import run_pipeline
+from qevo.run.sensitivity import measure_sensitivity
 from qevo.run.session import exit_code, session
+from qevo.run.solving import SolveConfig, solve_file
 
 DESCRIPTION = """Evolve integer neural networks: no gradients, and in the search no floating point.
 
@@ -28,9 +31,14 @@ DESCRIPTION = """Evolve integer neural networks: no gradients, and in the search
   qevo train --name mine --resume               go on where it stopped
   qevo refine --network net.py:Net --checkpoint net.pth --data images/ --bits "*=4"
                                                 a float network of yours, quantized and refined
+  qevo sensitivity runs/mine --average-bits 3   what each layer costs; which bits for which
   qevo evaluate runs/mine/network.safetensors   the accuracy of a network file
   qevo audit runs/mine                          proof that the search holds no float
   qevo plan runs/mine/network.safetensors       how this machine computes each layer
+  qevo compress runs/mine/network.safetensors   the same network in as few bytes as it needs
+  qevo inspect runs/mine/network.qevo           what each layer takes
+  qevo decompress runs/mine/network.qevo        back, bit for bit
+  qevo solve G1.mc --seconds 60                 max-cut, QUBO, cnf and wcnf, knapsack, colouring
 
 Each command explains itself: qevo train --help
 """
@@ -57,11 +65,22 @@ class RefineCommand:
 
 
 @dataclasses.dataclass(frozen=True)
+class SensitivityCommand:
+    """A float network, by a run or by its own files."""
+
+    settings: Annotated[SensitivityConfig, tyro.conf.arg(name="")]
+    """The measurement."""
+    folder: tyro.conf.Positional[pathlib.Path | None] = None
+    """A run folder of `qevo train` or `qevo refine`, instead of --network, --checkpoint, --data:
+    its float network, its images, its split and its activation bits."""
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
     """Print the accuracy of a network file on validation and test images."""
 
     file: tyro.conf.Positional[pathlib.Path]
-    """A network.safetensors."""
+    """A network.safetensors, or a .qevo file."""
     data: str | None = None
     """Data set, as for `qevo train`; by default the one in the config.json beside the file."""
     split_seed: int | None = None
@@ -97,14 +116,56 @@ class PlanConfig:
     """Measure again."""
 
 
+@dataclasses.dataclass(frozen=True)
+class CompressConfig:
+    """Write a network file as .qevo: the same network, bit for bit, entropy coded."""
+
+    file: tyro.conf.Positional[pathlib.Path]
+    """A network.safetensors."""
+    output: Annotated[pathlib.Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """File to write; by default the same name with .qevo."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DecompressConfig:
+    """Write a .qevo file as safetensors."""
+
+    file: tyro.conf.Positional[pathlib.Path]
+    """A .qevo file."""
+    output: Annotated[pathlib.Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """File to write; by default the same name with .safetensors."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InspectConfig:
+    """Print what each layer of a network file takes: zeros, levels, bytes, and their bound.
+
+    The entropy is that of a layer's level counts. The code takes less where zeros gather in rows or
+    columns, and a little more where they do not. A file that is not compressed is, in memory.
+    """
+
+    file: tyro.conf.Positional[pathlib.Path]
+    """A .qevo file, or a network.safetensors."""
+    json: bool = False
+    """Print JSON."""
+
+
 Command = (
     Annotated[TrainCommand, tyro.conf.subcommand("train", description=inspect.getdoc(TrainConfig))]
     | Annotated[
         RefineCommand, tyro.conf.subcommand("refine", description=inspect.getdoc(RefineConfig))
     ]
+    | Annotated[
+        SensitivityCommand,
+        tyro.conf.subcommand("sensitivity", description=inspect.getdoc(SensitivityConfig)),
+    ]
     | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
     | Annotated[AuditConfig, tyro.conf.subcommand("audit")]
     | Annotated[PlanConfig, tyro.conf.subcommand("plan")]
+    | Annotated[CompressConfig, tyro.conf.subcommand("compress")]
+    | Annotated[DecompressConfig, tyro.conf.subcommand("decompress")]
+    | Annotated[InspectConfig, tyro.conf.subcommand("inspect")]
+    | Annotated[SolveConfig, tyro.conf.subcommand("solve")]
 )
 
 
@@ -148,6 +209,9 @@ def _run(command: object) -> int:
     if isinstance(command, TrainCommand | RefineCommand):
         run_pipeline(command.run)
         return 0
+    if isinstance(command, SensitivityCommand):
+        measure_sensitivity(command.settings, command.folder)
+        return 0
     if isinstance(command, EvaluateConfig):
         evaluate_file(
             command.file,
@@ -163,6 +227,18 @@ def _run(command: object) -> int:
             batch=command.batch,
             measure=command.measure,
         )
+        return 0
+    if isinstance(command, CompressConfig):
+        compress_file(command.file, command.output)
+        return 0
+    if isinstance(command, DecompressConfig):
+        decompress_file(command.file, command.output)
+        return 0
+    if isinstance(command, InspectConfig):
+        inspect_file(command.file, as_json=command.json)
+        return 0
+    if isinstance(command, SolveConfig):
+        solve_file(command)
         return 0
     assert isinstance(command, AuditConfig)
     return 0 if audit_run(command.folder, arithmetic=command.arithmetic) else 1

@@ -68,7 +68,10 @@ class TestHelp:
             ("train", ("--data", "fashion_mnist_small", "--bits", "ternary", "--resume", "result")),
             ("train", ("--max-seconds", "--teacher", "--weights.generations", "--arithmetic")),
             ("evaluate", ("network.safetensors", "--data", "accuracy")),
+            ("sensitivity", ("--average-bits", "run folder", "--checkpoint", "without a gradient")),
             ("audit", ("run folder", "floating-point", "--arithmetic")),
+            ("compress", ("entropy coded", "-o", "network.safetensors")),
+            ("inspect", ("zeros", "levels", "--json")),
         ],
     )
     def test_each_command_explains_itself(

@@ -29,7 +29,7 @@ def commands(document: str, program: str) -> list[list[str]]:
     ("document", "count"),
     [
         ("README.md", 3),  # run a file, evolve a network of one's own, the kernel alone
-        ("docs/refining.md", 1),
+        ("docs/refining.md", 2),
     ],
 )
 def test_python_blocks_run_in_order(

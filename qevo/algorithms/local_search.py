@@ -152,7 +152,7 @@ class LocalSearch(Algorithm):
         key_start, key_walk = jax.random.split(key)
         state = self.begin(key_start, state)
         ends, bests = self.walked(key_walk, state.genes, state.generation)
-        return Proposal.whole(bests), state.replace(genes=ends)
+        return Proposal.whole(bests), dataclasses.replace(state, genes=ends)
 
     def begin(self, key: jax.Array, state: ChainState) -> ChainState:
         """Chains that have found nothing better for long begin anew at random."""
@@ -160,7 +160,8 @@ class LocalSearch(Algorithm):
             return state
         tired = state.idle >= self.config.restart
         fresh = uniform_levels(key, state.low, state.high, self.population_size)
-        return state.replace(
+        return dataclasses.replace(
+            state,
             genes=jnp.where(tired[:, None], fresh, state.genes),
             fitness=jnp.where(tired, WORST, state.fitness),
             idle=jnp.where(tired, 0, state.idle),
@@ -186,7 +187,8 @@ class LocalSearch(Algorithm):
         better = fitness < state.fitness
         winner = jnp.argmin(fitness)
         wins = fitness[winner] < state.least
-        state = state.replace(
+        state = dataclasses.replace(
+            state,
             fitness=jnp.minimum(fitness, state.fitness),
             idle=jnp.where(better, 0, state.idle + 1),
             solution=jnp.where(wins, proposal.values[winner], state.solution),
@@ -197,7 +199,7 @@ class LocalSearch(Algorithm):
 
 
 def best_on_the_way(genes: jax.Array, journal: Journal) -> jax.Array:
-    """The best solution int8 ``[N]`` after any move, or before the first, by replaying its moves."""
+    """The best solution int8 ``[N]`` after any move or before the first, by replaying the moves."""
     moves = jnp.arange(journal.positions.shape[0], dtype=jnp.int32)
     best = jnp.argmin(journal.totals)
     made = (moves <= best) & (journal.totals[best] < 0)

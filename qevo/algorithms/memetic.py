@@ -114,7 +114,7 @@ class Memetic(Algorithm):
         children = jnp.where(anew, drawn, children)
         fitness = state.fitness.at[1:].set(jnp.where(anew, WORST, state.fitness[1:]))
         _, bests = self.search.walked(key_walk, children, state.generation)
-        return Proposal.whole(bests), state.replace(fitness=fitness)
+        return Proposal.whole(bests), dataclasses.replace(state, fitness=fitness)
 
     def update(
         self, key: jax.Array, proposal: Proposal, fitness: jax.Array, state: MemeticState
@@ -130,7 +130,8 @@ class Memetic(Algorithm):
         scores = jnp.where(jnp.any(equal & (scores < WORST), axis=1), WORST, scores)
         kept = jnp.argsort(scores, stable=True)[:members]
         entered = jnp.sum((kept >= members) & (scores[kept] < WORST), dtype=jnp.int32)
-        state = state.replace(
+        state = dataclasses.replace(
+            state,
             pool=genes[kept],
             fitness=scores[kept],
             idle=jnp.where(entered > 0, 0, state.idle + 1),

@@ -97,9 +97,7 @@ class TabuSearch(LocalSearch):
         last, entries = jax.lax.scan(self._step, first, (times, draws))
         return last.genes, Journal.of(entries)
 
-    def _step(
-        self, walk: _Walk, at: tuple[jax.Array, jax.Array]
-    ) -> tuple[_Walk, jax.Array]:
+    def _step(self, walk: _Walk, at: tuple[jax.Array, jax.Array]) -> tuple[_Walk, jax.Array]:
         """One move."""
         time, draws = at
         config, space = self.config, self.problem.space
@@ -145,4 +143,3 @@ class TabuSearch(LocalSearch):
             kick=jnp.where(due, strength, left),
         )
         return moved, Journal.entry(position, value, total)
-

@@ -35,7 +35,14 @@ def bulk_bits16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:count].reshape(shape)
 
 
-def weighted_positions(key: jax.Array, weights: jax.Array, groups: int, size: int) -> jax.Array:
+def weighted_positions(
+    key: jax.Array,
+    weights: jax.Array,
+    groups: int,
+    size: int,
+    *,
+    used: jax.Array | None = None,
+) -> jax.Array:
     """Draw ``groups`` disjoint rows of ``size`` distinct positions in proportion to weights.
 
     Stratified sampling on the running sum of the weights, from a random rotation: one position
@@ -48,6 +55,7 @@ def weighted_positions(key: jax.Array, weights: jax.Array, groups: int, size: in
       weights: int32 ``[N]``, non-negative, with a sum below 2**31.
       groups: S.
       size: G.
+      used: int32 ``[]``, 1 to G: positions that are drawn for each row, first ones; all by default.
 
     Returns:
       int32 ``[S, G]``, distinct over the whole array apart from the padding value N.
@@ -60,7 +68,7 @@ def weighted_positions(key: jax.Array, weights: jax.Array, groups: int, size: in
     def locate(targets: jax.Array) -> jax.Array:
         return jnp.searchsorted(ends, targets, side="right")
 
-    return _positions(key, ends[-1], locate, groups, size, padding=weights.shape[0])
+    return _positions(key, ends[-1], locate, groups, size, padding=weights.shape[0], used=used)
 
 
 def uniform_positions(key: jax.Array, count: int, groups: int, size: int) -> jax.Array:
@@ -76,12 +84,14 @@ def _positions(
     size: int,
     *,
     padding: int,
+    used: jax.Array | None = None,
 ) -> jax.Array:
     """Positions int32 ``[groups, size]`` of points drawn in equal shares of a weight uint32 []."""
     draws = groups * size
+    strata = draws if used is None else (groups * used).astype(jnp.uint32)
     key_rotation, key_jitter, key_rows = jax.random.split(key, 3)
     total = jnp.maximum(weight, 1)
-    share = jnp.maximum(total // draws, 1)
+    share = jnp.maximum(total // strata, 1)
     rotation = jax.random.bits(key_rotation, (), jnp.uint32) % total
     jitter = jax.random.bits(key_jitter, (draws,), jnp.uint32) % share
     targets = (rotation + jnp.arange(draws, dtype=jnp.uint32) * share + jitter) % total
@@ -92,7 +102,10 @@ def _positions(
     repeated = repeated.at[0].set(False)
     # More strata than units of weight wrap around the circle and meet what was drawn already.
     wrapped = jnp.arange(draws, dtype=jnp.uint32) >= total
-    positions = jnp.where(repeated | wrapped | (weight == 0), padding, positions)
+    unused = wrapped | (weight == 0)
+    if used is not None:
+        unused |= jnp.arange(draws, dtype=jnp.uint32) >= strata
+    positions = jnp.where(repeated | unused, padding, positions)
     # Deal each run of S neighbouring strata to the S groups in a random rotation.
     deal = jax.random.bits(key_rows, (size, 1), jnp.uint32) % jnp.uint32(groups)
     column = (jnp.arange(groups, dtype=jnp.uint32)[None, :] + deal) % jnp.uint32(groups)

@@ -14,8 +14,8 @@ from qevo.nets.resnet import ResNet8, ResNet20, ResNet32, ResNet56
 from qevo.nets.traced import Traced
 from qevo.nets.vgg import VGG16
 
+# Classifiers, which commands choose by name.
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
-    "autoencoder": Autoencoder,
     "lenet_300_100": LeNet300,
     "lenet_5": LeNet5,
     "resnet_8": ResNet8,
@@ -24,8 +24,12 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "resnet_56": ResNet56,
     "vgg_16": VGG16,
 }
-# What a file may name: also what is not chosen by name, but described by its fields.
-STORED: dict[str, Callable[..., nn.Module]] = {**ARCHITECTURES, "traced": Traced}
+# What a file may name: also what returns images, and what its fields alone describe.
+STORED: dict[str, Callable[..., nn.Module]] = {
+    **ARCHITECTURES,
+    "autoencoder": Autoencoder,
+    "traced": Traced,
+}
 
 
 def architecture(name: str, **fields: object) -> nn.Module:

@@ -24,8 +24,8 @@ def read_formula(path: str | pathlib.Path) -> Formula:
     """A DIMACS file: ``p cnf``, ``p wcnf``, or the MaxSAT Evaluation's format of 2022.
 
     A clause ends with 0 and may go over lines in the first two. After ``p wcnf N M [top]`` it
-    begins with its weight; one of at least ``top`` is hard. Without a ``p`` line, each clause begins
-    with its weight or with ``h`` where it is hard, and the variables are those that occur.
+    begins with its weight; one of at least ``top`` is hard. Without a ``p`` line, each clause
+    begins with its weight or with ``h`` where it is hard, and the variables are those that occur.
 
     Raises:
       QevoError: the file is malformed; names the line.

@@ -61,8 +61,13 @@ class Coloring(MoveProblem):
             )
         first, second, _ = merged_pairs(vertices, first, second, np.ones(first.size, np.int64))
         links = Links.of(vertices, first, second, np.ones(first.size, np.int64))
-        arrays = (jnp.asarray(part, jnp.int32) for part in (first, second))
-        return cls(Space.integers(vertices, 0, colors - 1), *arrays, links, colors)
+        return cls(
+            Space.integers(vertices, 0, colors - 1),
+            jnp.asarray(first, jnp.int32),
+            jnp.asarray(second, jnp.int32),
+            links,
+            colors,
+        )
 
     @classmethod
     def read(cls, path: str | pathlib.Path, colors: int) -> Coloring:

@@ -89,9 +89,17 @@ class Knapsack(MoveProblem):
             optimum = -best_value(values, weights, capacity)
         else:
             optimum = None
-        arrays = (jnp.asarray(a, jnp.int32) for a in (values, weights, capacity, rate, gap))
         space = Space.of(Leaf((values.size,), 0, 1, packed.astype(np.int8)))
-        return cls(space, *arrays, shift, optimum)
+        return cls(
+            space,
+            jnp.asarray(values, jnp.int32),
+            jnp.asarray(weights, jnp.int32),
+            jnp.asarray(capacity, jnp.int32),
+            jnp.asarray(rate, jnp.int32),
+            jnp.asarray(gap, jnp.int32),
+            shift,
+            optimum,
+        )
 
     @classmethod
     def read(cls, path: str | pathlib.Path, *, solve: bool | None = None) -> Knapsack:

@@ -15,7 +15,8 @@ DENSE_RATIO = 16  # a dense row costs as much as a list with 1/16 as many entrie
 class Links:
     """A symmetric integer matrix with an empty diagonal.
 
-    A row is read for every move: of a dense one all N entries, of a list its D neighbours. Either ``dense`` is there or ``neighbours`` and ``weights`` are.
+    Either ``dense`` is there, or ``neighbours`` and ``weights`` are. Every move reads a row: all N
+    entries of a dense one, the D neighbours of a list.
     """
 
     dense: jax.Array | None  # int8, int16 or int32 [N, N]
@@ -64,7 +65,8 @@ class Links:
         if self.dense is not None:
             change = change + factor * spins * self.dense[position].astype(jnp.int32)
         else:
-            assert self.neighbours is not None and self.weights is not None
+            assert self.neighbours is not None
+            assert self.weights is not None
             near = self.neighbours[position]
             added = factor * spins.at[near].get(mode="fill", fill_value=0) * self.weights[position]
             change = change.at[near].add(added, mode="drop")

@@ -23,13 +23,13 @@ from qevo.problems.links import Links
 from qevo.problems.text import Lines
 
 # Benlic and Hao, Breakout local search for the max-cut problem, Eng. Appl. Artif. Intell. 2013.
-BEST_KNOWN = {
-    **{"G1": 11624, "G2": 11620, "G3": 11622, "G4": 11646, "G5": 11631, "G6": 2178, "G7": 2006},
-    **{"G8": 2005, "G9": 2054, "G10": 2000, "G11": 564, "G12": 556, "G13": 582, "G14": 3064},
-    **{"G15": 3050, "G16": 3052, "G17": 3047, "G18": 992, "G19": 906, "G20": 941, "G21": 931},
-    **{"G43": 6660, "G44": 6650, "G45": 6654, "G46": 6649, "G47": 6657, "G48": 6000},
-    **{"G49": 6000, "G50": 5880, "G51": 3848, "G52": 3851, "G53": 3850, "G54": 3852},
-}
+_FIRST_CUTS = (  # of G1 to G21
+    *(11624, 11620, 11622, 11646, 11631, 2178, 2006, 2005, 2054, 2000, 564),
+    *(556, 582, 3064, 3050, 3052, 3047, 992, 906, 941, 931),
+)
+_LATER_CUTS = (6660, 6650, 6654, 6649, 6657, 6000, 6000, 5880, 3848, 3851, 3850, 3852)  # from G43
+BEST_KNOWN = {f"G{i}": cut for i, cut in enumerate(_FIRST_CUTS, 1)}
+BEST_KNOWN |= {f"G{i}": cut for i, cut in enumerate(_LATER_CUTS, 43)}
 _RUDY = {"G1": 8001, "G2": 8002, "G3": 8003, "G4": 8004, "G5": 8005}
 
 
@@ -87,9 +87,15 @@ class MaxCut(MoveProblem):
                 f"the weights' absolute values sum to {np.abs(weight).sum()}, changes of a cut may "
                 f"leave int32: the sum must be at most {INT32.max // 2}"
             )
-        arrays = (jnp.asarray(part, jnp.int32) for part in (first, second, weight))
         links = Links.of(vertices, first, second, 2 * weight)  # as x + x' - 2 x x' is cut
-        return cls(Space.integers(vertices, 0, 1), *arrays, links, best_known)
+        return cls(
+            Space.integers(vertices, 0, 1),
+            jnp.asarray(first, jnp.int32),
+            jnp.asarray(second, jnp.int32),
+            jnp.asarray(weight, jnp.int32),
+            links,
+            best_known,
+        )
 
     @classmethod
     def read(cls, path: str | pathlib.Path) -> MaxCut:
@@ -124,9 +130,7 @@ class MaxCut(MoveProblem):
         table = np.asarray(edges, np.int64).reshape(-1, 3)
         name = pathlib.Path(path).name.split(".")[0].upper()
         known = BEST_KNOWN.get(name)
-        return cls.of(
-            header[0], table[:, 0] - 1, table[:, 1] - 1, table[:, 2], best_known=known
-        )
+        return cls.of(header[0], table[:, 0] - 1, table[:, 1] - 1, table[:, 2], best_known=known)
 
     @classmethod
     def rudy(cls, name: str) -> MaxCut:
@@ -162,7 +166,7 @@ class MaxCut(MoveProblem):
 def merged_pairs(
     size: int, first: np.ndarray, second: np.ndarray, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each unordered pair once, smaller end first, with the sum of its weights; none of weight 0."""
+    """Each unordered pair once, smaller end first, and the sum of its weights where it is not 0."""
     low, high = np.minimum(first, second), np.maximum(first, second)
     pairs, place = np.unique(low * size + high, return_inverse=True)
     total = np.zeros(pairs.size, np.int64)

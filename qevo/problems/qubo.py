@@ -40,10 +40,8 @@ class QUBO(MoveProblem):
     maximise: bool = struct.field(pytree_node=False, default=False)
 
     @classmethod
-    def of(
-        cls, size: int, first: Any, second: Any, weight: Any, *, maximise: bool = False
-    ) -> QUBO:
-        """From coefficients ``weight`` of ``x[first] x[second]``, indices 0..N-1; equal ones add up.
+    def of(cls, size: int, first: Any, second: Any, weight: Any, *, maximise: bool = False) -> QUBO:
+        """From coefficients ``weight`` of ``x[first] x[second]``, from 0; equal pairs add up.
 
         Raises:
           QevoError: an index leaves the problem, or values may leave int32.
@@ -65,14 +63,19 @@ class QUBO(MoveProblem):
         same = first == second
         np.add.at(linear, first[same], weight[same])
         first, second, weight = merged_pairs(size, first[~same], second[~same], weight[~same])
-        arrays = (jnp.asarray(part, jnp.int32) for part in (linear, first, second, weight))
         links = Links.of(size, first, second, weight)
-        return cls(Space.integers(size, 0, 1), *arrays, links, maximise)
+        return cls(
+            Space.integers(size, 0, 1),
+            jnp.asarray(linear, jnp.int32),
+            jnp.asarray(first, jnp.int32),
+            jnp.asarray(second, jnp.int32),
+            jnp.asarray(weight, jnp.int32),
+            links,
+            maximise,
+        )
 
     @classmethod
-    def read(
-        cls, path: str | pathlib.Path, *, maximise: bool = False, twice: bool = False
-    ) -> QUBO:
+    def read(cls, path: str | pathlib.Path, *, maximise: bool = False, twice: bool = False) -> QUBO:
         """From a sparse text file, in one of two dialects.
 
         Plain: ``variables entries``, then ``i j q`` for each entry, counting from 1; every entry
@@ -107,7 +110,7 @@ class QUBO(MoveProblem):
             if size < 1 or count < 0:
                 lines.fail(f"a problem has at least 1 variable and 0 entries, got {size}, {count}")
         if count < 0:
-            raise QevoError(f"{path}: expected the numbers of variables and of entries, got no line")
+            raise QevoError(f"{path}: expected the numbers of variables and entries, got no line")
         lines.ended(len(entries), count, "entries")
         table = np.asarray(entries, np.int64).reshape(-1, 3)
         first, second, weight = table[:, 0] - base, table[:, 1] - base, table[:, 2]

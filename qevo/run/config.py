@@ -33,7 +33,21 @@ class ShiftStageConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class SearchConfig:
+class CalibrationConfig:
+    """What every rounding of a float network needs to know."""
+
+    activation_bits: Literal[4, 8] = 8
+    """Bits of the activations."""
+    calibration: int = 10_000
+    """Search images that scales and roundings may look at."""
+    split_seed: int = 0
+    """Seed of the split into search, validation and test images."""
+    device: Literal["cpu", "gpu", "tpu"] | None = None
+    """Kind of device; the best there is by default."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchConfig(CalibrationConfig):
     """What all runs have: bits, two searches from a rounded network, and where it all goes."""
 
     constants: StageConfig
@@ -43,10 +57,6 @@ class SearchConfig:
     bits: tuple[str, ...] = ("*=ternary",)
     """Bits of the weights by layer name: PATTERN=ternary or 2 to 8; the last match counts, as
     in `--bits "*=ternary" "dense_0=4"`."""
-    activation_bits: Literal[4, 8] = 8
-    """Bits of the activations."""
-    calibration: int = 10_000
-    """Search images that scales and roundings may look at."""
     draws: int = 32
     """Stochastic roundings of which the best is reported."""
     start: Literal["evolutionary", "layerwise", "nearest"] = "evolutionary"
@@ -67,8 +77,6 @@ class SearchConfig:
     """Where run folders lie."""
     seed: int = 0
     """Seed of everything that is drawn."""
-    split_seed: int = 0
-    """Seed of the split into search, validation and test images."""
     batch: int = 1024
     """Images per generation, shared by all candidates."""
     radius: int = 1
@@ -80,8 +88,6 @@ class SearchConfig:
     arithmetic: Literal["int", "fast"] = "fast"
     """"int" keeps floats out altogether; "fast" may use float units for products that are proved
     exact. The network is the same, byte for byte."""
-    device: Literal["cpu", "gpu", "tpu"] | None = None
-    """Kind of device; the best there is by default."""
     scan_length: int = 10
     """Generations per compiled call; changes no result."""
     candidate_chunk: int | None = None
@@ -166,14 +172,8 @@ class TrainConfig(SearchConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class RefineConfig(SearchConfig):
-    """Quantize a float network of your own, and refine it beyond nearest rounding.
-
-    Rounds it in every way, evolves one of the roundings (--start) on the calibration images, and
-    watches on others that nothing is fitted to these alone. Writes a run folder as `qevo train`
-    does, but no teacher.safetensors, and layers.json: how sensitive each layer is, and its error
-    before and after.
-    """
+class NetworkConfig(CalibrationConfig):
+    """A float network of your own, and images to fit its rounding to."""
 
     network: str = ""
     """FILE.py:NAME, a Flax module or a function of arrays and images (`qevo.quantize.trace` says
@@ -196,7 +196,19 @@ class RefineConfig(SearchConfig):
     calibration: int = 1000
     """Images that the network may be fitted to."""
     held_out: int = 500
-    """Other images, on which the search is watched."""
+    """Other images, on which the result is watched."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RefineConfig(NetworkConfig, SearchConfig):
+    """Quantize a float network of your own, and refine it beyond nearest rounding.
+
+    Rounds it in every way, evolves one of the roundings (--start) on the calibration images, and
+    watches on others that nothing is fitted to these alone. Writes a run folder as `qevo train`
+    does, but no teacher.safetensors, and layers.json: how sensitive each layer is, and its error
+    before and after.
+    """
+
     draws: int = 16
     """Stochastic roundings of which the best is reported."""
     bits: tuple[str, ...] = ("*=4",)
@@ -217,6 +229,31 @@ class RefineConfig(SearchConfig):
         network = self.network.rpartition(":")[2] or "network"
         name = f"{network}-{'-'.join(self.bits)}-{self.seed}".replace("*=", "")
         return name.replace("*", "_").replace("/", "_")  # one folder, whatever the layers' names
+
+
+@dataclasses.dataclass(frozen=True)
+class SensitivityConfig(NetworkConfig):
+    """Say what each layer costs and takes at every number of bits, and share out a budget.
+
+    The cost is the divergence of the float network's classes where this layer alone is rounded,
+    measured without a gradient. With --average-bits or --budget every layer gets the bits of the
+    least total within it, and the whole network is measured with those, beside the same bits for
+    all. Writes sensitivity.json and sensitivity.png. The test images stay closed.
+    """
+
+    bits: tuple[str, ...] = ("8", "6", "4", "3", "2", "ternary")
+    """Bits to choose from: ternary or 2 to 8."""
+    method: Literal["nearest", "gptq", "layerwise"] = "nearest"
+    """The rounding."""
+    average_bits: float | None = None
+    """Budget for the weights, in bits for each; ternary ones take 1.6 packed."""
+    budget: int | None = None
+    """The same in bytes for all."""
+    size: Literal["packed", "coded"] = "packed"
+    """What counts as size: weights packed side by side, or by the entropy of each layer's levels,
+    which `qevo compress` comes close to."""
+    output: pathlib.Path | None = None
+    """Folder for the results; the run's, or runs/NETWORK-sensitivity by default."""
 
 
 AnyConfig = TrainConfig | RefineConfig

@@ -26,6 +26,8 @@ SECONDS = "seconds.json"
 PICTURE = "run.png"
 LAYERS = "layers.json"
 LAYERS_PICTURE = "layers.png"
+SENSITIVITY = "sensitivity.json"
+SENSITIVITY_PICTURE = "sensitivity.png"
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

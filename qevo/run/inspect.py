@@ -10,16 +10,17 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
+from qevo.compress import load as load_network
 from qevo.core.algorithm import Algorithm
 from qevo.core.generation import Carry, Rules, first_carry, run_generation
 from qevo.core.problem import Problem
-from qevo.data import Dataset, load
+from qevo.data import Dataset, Split, load
 from qevo.errors import QevoError
 from qevo.integer.audit import AuditReport, audit
-from qevo.nets.file import load as load_network
 from qevo.nets.integer_numerics import Arithmetic
 from qevo.nets.network import QuantizedNetwork
 from qevo.nets.plan import Plan, plan
+from qevo.nets.reconstruction import FixedImages, reconstruction_errors
 from qevo.run import folder as files
 from qevo.run.config import RefineConfig
 from qevo.run.own import own_architecture, refine_data
@@ -40,10 +41,12 @@ def evaluate_file(
 ) -> dict[str, float]:
     """Print and return the accuracy of a network file on validation and test images.
 
+    Of an autoencoder the mean squared error, in its units of a pixel.
+
     Raises:
       QevoError: the file is missing or damaged, or nothing says which data to use.
     """
-    network = _network(path)
+    network = network_of(path)
     beside = path.parent / files.CONFIG
     known = files.read_json(beside) if beside.exists() else {}
     seed = known.get("split_seed", 0) if split_seed is None else split_seed
@@ -60,15 +63,19 @@ def evaluate_file(
             f"{name} has changed since the run in {path.parent}, which may have searched on what "
             f"are test images now; to evaluate all the same, say --data {name}"
         )
-    result = {
-        name: accuracy(lambda x: network(x, arithmetic=arithmetic), split)
-        for name, split in (("validation", images.validation), ("test", images.test))
-    }
+    image = network.head == "image"
+
+    def measure(split: Split) -> float:
+        if image:
+            return FixedImages.of(network).mean(reconstruction_errors(network, split.images))
+        return accuracy(lambda x: network(x, arithmetic=arithmetic), split)
+
+    result = {"validation": measure(images.validation), "test": measure(images.test)}
     bits = ", ".join(f"{layer} {bits}" for layer, bits in network.bits.items())
-    _say(f"{path}: {bits}; activations {network.activation_bits} bit")
-    _say(images.source)
+    say(f"{path}: {bits}; activations {network.activation_bits} bit")
+    say(images.source)
     for name, value in result.items():
-        _say(f"{name:<10} {100 * value:.2f} %")
+        say(f"{name:<10} " + (f"squared error {value:.6f}" if image else f"{100 * value:.2f} %"))
     return result
 
 
@@ -80,11 +87,11 @@ def _refine_data(path: pathlib.Path, data: str | None, split_seed: int) -> Datas
     return refine_data(config)
 
 
-def _network(path: pathlib.Path) -> QuantizedNetwork:
+def network_of(path: pathlib.Path) -> QuantizedNetwork:
     """The network in a file; the settings beside it know an architecture that is not qevo's.
 
     Raises:
-      QevoError: as `qevo.nets.file.load`, or that architecture is no longer there.
+      QevoError: as `qevo.compress.load`, or that architecture is no longer there.
     """
     try:
         return load_network(path)
@@ -110,7 +117,7 @@ def audit_run(path: pathlib.Path, *, arithmetic: Arithmetic = "int") -> bool:
         files.read_config(path), runs=here.parent, name=here.name, arithmetic=arithmetic
     )
     data = load_data(config)
-    network = _network(path / files.NETWORK)
+    network = network_of(path / files.NETWORK)
     targets = kept_targets(config, data)
     machine = machine_plan(config, data, network)
     clean = True
@@ -118,7 +125,7 @@ def audit_run(path: pathlib.Path, *, arithmetic: Arithmetic = "int") -> bool:
         problem = stage_problem(config, data, network, targets, stage.genes, machine)
         report = audit_generation(stage.algorithm(problem.space), problem)
         console.print(f"[bold]{stage.name}[/]: one generation, arithmetic={arithmetic!r}")
-        _say(str(report))
+        say(str(report))
         clean &= report.integer_only if arithmetic == "int" else report.ok
     return clean
 
@@ -136,7 +143,7 @@ def print_plan(
     Raises:
       QevoError: the file is missing or damaged.
     """
-    network = _network(path)
+    network = network_of(path)
     found = plan(network, arithmetic=arithmetic, batch=batch, cache=plans_file(), again=measure)
     total = sum(layer.seconds for layer in found.layers.values())
     table = Table(title=f"{found.device}; {path.name}, {arithmetic}", title_justify="left")
@@ -167,7 +174,7 @@ def print_plan(
     side = (
         "one after the other" if found.candidate_chunk == 1 else f"{found.candidate_chunk} at once"
     )
-    _say(
+    say(
         f"candidates {side}, {found.rows} images at once; "
         f"{found.images_per_second:,.0f} candidate images/s"
     )
@@ -187,6 +194,6 @@ def audit_generation(algorithm: Algorithm, problem: Problem) -> AuditReport:
     return audit(generation, problem, key, carry)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Print as it is: no markup, no colours, no line breaks in paths."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)

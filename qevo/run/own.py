@@ -25,13 +25,13 @@ from qevo.nets.registry import ARCHITECTURES, architecture
 from qevo.quantize.convert import float_logits
 from qevo.quantize.importing import fit_arrays, read_arrays, trace
 from qevo.quantize.published import load_published, published_scaling
-from qevo.run.config import RefineConfig
+from qevo.run.config import NetworkConfig
 
 _PIXELS = {"unit": UNIT_RANGE, "raw": RAW_PIXELS, "imagenet": IMAGENET_PIXELS}
 _LEAST = 8  # images of each part
 
 
-def refine_data(config: RefineConfig) -> Dataset:
+def refine_data(config: NetworkConfig) -> Dataset:
     """At most ``calibration`` search, ``held_out`` validation, and the test images there are.
 
     Images without labels get the classes that the float network gives them, and 30 % of them, at
@@ -42,9 +42,7 @@ def refine_data(config: RefineConfig) -> Dataset:
     """
     if not config.data:
         raise QevoError("say which --data to calibrate on: a data set, a folder, or an .npy file")
-    for name, value in (("calibration", config.calibration), ("held-out", config.held_out)):
-        if value < _LEAST:
-            raise QevoError(f"--{name} must be at least {_LEAST}, got {value}")
+    check_counts(config)
     path = pathlib.Path(config.data).expanduser()
     if config.data not in NAMES and path.exists() and is_unlabelled(path):
         return _with_classes(config, path)
@@ -59,11 +57,22 @@ def refine_data(config: RefineConfig) -> Dataset:
     )
 
 
+def check_counts(config: NetworkConfig) -> None:
+    """Refuse too few images.
+
+    Raises:
+      QevoError: fewer than 8.
+    """
+    for name, value in (("calibration", config.calibration), ("held-out", config.held_out)):
+        if value < _LEAST:
+            raise QevoError(f"--{name} must be at least {_LEAST}, got {value}")
+
+
 def _first(split: Split, count: int) -> Split:
     return split.take(np.arange(min(count, len(split))))
 
 
-def _with_classes(config: RefineConfig, path: pathlib.Path) -> Dataset:
+def _with_classes(config: NetworkConfig, path: pathlib.Path) -> Dataset:
     images = read_unlabelled(path)
     held_out = min(config.held_out, len(images) * 3 // 20)
     if held_out < _LEAST:
@@ -72,6 +81,7 @@ def _with_classes(config: RefineConfig, path: pathlib.Path) -> Dataset:
             f"{len(images)}"
         )
     module, variables = _read(config, images.shape[1:])
+    classes = tuple(map(str, range(_classes(config, module, variables, images))))
     logits = float_logits(module, variables, images)
     order = shuffled(len(images), key=f"unlabelled {config.split_seed}")
     labels = logits.argmax(-1).astype(np.int32)
@@ -80,12 +90,11 @@ def _with_classes(config: RefineConfig, path: pathlib.Path) -> Dataset:
     test, validation, search = (
         everything.take(order[a:b]) for a, b in zip((0, *ends), ends, strict=False)
     )
-    classes = tuple(str(number) for number in range(logits.shape[-1]))
     source = f"images without labels in {path}; accuracy is agreement with the float network"
     return Dataset(path.stem, search, validation, test, classes, source)
 
 
-def own_network(config: RefineConfig, data: Dataset) -> tuple[nn.Module, dict[str, Any]]:
+def own_network(config: NetworkConfig, data: Dataset) -> tuple[nn.Module, dict[str, Any]]:
     """The float network: a module with `Float` numerics, and its variables.
 
     Raises:
@@ -93,16 +102,28 @@ def own_network(config: RefineConfig, data: Dataset) -> tuple[nn.Module, dict[st
         fit it, all of which are listed.
     """
     module, variables = _read(config, data.search.images.shape[1:])
-    shape = jax.eval_shape(module.apply, variables, data.search.images[:1])
-    if shape.shape[-1] != len(data.classes):
+    count = _classes(config, module, variables, data.search.images)
+    if count != len(data.classes):
         raise QevoError(
-            f"{config.network} tells {shape.shape[-1]} classes apart, and {config.data} has "
+            f"{config.network} tells {count} classes apart, and {config.data} has "
             f"{len(data.classes)}: give the images without their labels, or all classes"
         )
     return module, variables
 
 
-def own_architecture(config: RefineConfig) -> nn.Module | None:
+def _classes(config: NetworkConfig, module: nn.Module, variables: Any, images: np.ndarray) -> int:
+    """How many classes a network tells apart."""
+    shape = jax.eval_shape(module.apply, variables, images[:1]).shape
+    if len(shape) != 2:
+        raise QevoError(
+            f"{config.network} returns {list(shape[1:])} for an image, and `qevo refine` counts"
+            " right classes; round an autoencoder with qevo.quantize.round_network and search with"
+            ' NetworkProblem.of(..., loss="squared_error")'
+        )
+    return shape[1]
+
+
+def own_architecture(config: NetworkConfig) -> nn.Module | None:
     """The module written against qevo's operations, or ``None`` where another is traced.
 
     Raises:
@@ -114,7 +135,7 @@ def own_architecture(config: RefineConfig) -> nn.Module | None:
 
 
 @functools.lru_cache(maxsize=1)  # several parts of a run ask for the same network
-def _read(config: RefineConfig, image_shape: tuple[int, int, int]) -> tuple[nn.Module, Any]:
+def _read(config: NetworkConfig, image_shape: tuple[int, int, int]) -> tuple[nn.Module, Any]:
     if not config.checkpoint.name:
         raise QevoError("say which --checkpoint holds the float network's weights")
     network = _definition(config.network)

@@ -8,10 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from networks import random_variables
 
+from qevo.data import load
 from qevo.errors import QevoError
+from qevo.nets import Autoencoder
 from qevo.nets.network import QuantizedNetwork
 from qevo.nets.plan import Plan, plan
+from qevo.quantize import quantize_network
+from qevo.quantize.rounding import round_max_abs
 from qevo.run import folder as files
 from qevo.run.inspect import audit_run, evaluate_file, print_plan
 
@@ -45,6 +50,23 @@ def test_evaluate_takes_other_data(finished: pathlib.Path, tmp_path: pathlib.Pat
     np.savez(tmp_path / "large.npz", images=np.zeros((9, 9, 9), np.uint8), labels=np.arange(9) % 3)
     with pytest.raises(QevoError, match=r"images must be uint8 \[B, 8, 8, 1\]"):
         evaluate_file(alone, data=str(tmp_path / "large.npz"))
+
+
+def test_evaluate_says_how_well_images_are_reconstructed(
+    tmp_path: pathlib.Path, capsys: Capture
+) -> None:
+    shape, module = (16, 16, 1), Autoencoder(widths=(3, 4), code=2)
+    images = np.random.RandomState(0).randint(0, 256, (60, *shape)).astype(np.uint8)
+    variables = random_variables(module, shape)
+    network = quantize_network(module, variables, images, bits=4, method=round_max_abs)
+    network.save(tmp_path / "network.safetensors")
+    np.savez(tmp_path / "images.npz", images=images, labels=np.arange(60) % 3)
+    path = str(tmp_path / "images.npz")
+    result = evaluate_file(tmp_path / "network.safetensors", data=path)
+    test = load(path).test.images
+    found = np.clip(network(test) * network.output_scale, 0, 1)
+    assert result["test"] == pytest.approx(np.square(found - test / 255).mean(), rel=0.01)
+    assert f"test       squared error {result['test']:.6f}" in capsys.readouterr().out
 
 
 def test_evaluate_notices_data_that_changed(tmp_path: pathlib.Path, finished: pathlib.Path) -> None:

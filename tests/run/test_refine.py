@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import tiny
 from flax.traverse_util import flatten_dict
+from networks import random_variables
 from safetensors.numpy import load_file, save_file
 
 from qevo.algorithms import CoevolutionConfig, ShiftConfig
 from qevo.data import is_unlabelled, read_unlabelled
 from qevo.errors import QevoError
-from qevo.nets import LeNet300
+from qevo.nets import Autoencoder, LeNet300
 from qevo.quantize import TrainingConfig, train
 from qevo.run import RefineConfig, ShiftStageConfig, StageConfig, run_pipeline
 from qevo.run import folder as files
@@ -263,3 +264,25 @@ def test_a_flat_folder_of_pictures(tmp_path: pathlib.Path) -> None:
     images = read_unlabelled(tmp_path)
     np.testing.assert_array_equal(images[:, 0, 0, 0], [0, 1, 2])
     assert images.dtype == np.uint8
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_network_that_returns_images_is_told_where_to_go(
+    tmp_path: pathlib.Path, labelled: bool
+) -> None:
+    shape = (16, 16, 1)
+    flat: Any = flatten_dict(random_variables(Autoencoder(), shape), sep="/")
+    checkpoint, data = tmp_path / "weights.safetensors", tmp_path / "images.npz"
+    save_file(flat, checkpoint)
+    images, labels = np.zeros((99, *shape), np.uint8), np.arange(99) % 3
+    if labelled:
+        np.savez(data, images=images, labels=labels)
+    else:
+        data = tmp_path / "images.npy"
+        np.save(data, images)
+    config = RefineConfig(
+        network="autoencoder", checkpoint=checkpoint, data=str(data), runs=tmp_path
+    )
+    with pytest.raises(QevoError, match=r"autoencoder returns \[16, 16, 1\].*squared_error"):
+        run_pipeline(config)
+    assert not list(tmp_path.glob("*/"))

@@ -1,0 +1,201 @@
+"""`qevo solve`: the best solution of a problem file that can be found in the time given."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+from rich.console import Console
+
+from qevo.algorithms.annealing import Annealing, AnnealingConfig
+from qevo.algorithms.focused import FocusedConfig, FocusedSearch
+from qevo.algorithms.local_search import LocalSearch
+from qevo.algorithms.memetic import Memetic, MemeticConfig
+from qevo.algorithms.tabu import TabuConfig, TabuSearch
+from qevo.core.algorithm import Algorithm
+from qevo.core.evolve import evolve
+from qevo.core.moves import FocusedProblem, MoveProblem
+from qevo.errors import QevoError
+from qevo.nets.file import write_whole
+from qevo.problems.coloring import Coloring
+from qevo.problems.files import ProblemKind, problem_kind, read_problem
+from qevo.problems.knapsack import Knapsack
+from qevo.problems.maxcut import MaxCut
+from qevo.problems.qubo import QUBO
+from qevo.problems.sat import SAT
+
+Method = Literal["memetic", "tabu", "annealing", "focused"]
+
+_FOREVER = 1 << 30  # generations; the clock or the target ends a search
+_STAGNANT = 50  # generations without a new member of a memetic pool, before it is drawn anew
+
+console = Console()
+
+
+@dataclasses.dataclass(frozen=True)
+class SolveConfig:
+    """Solve a max-cut, QUBO, MaxSAT, knapsack or graph colouring file.
+
+    Writes the best solution each time it improves, so that nothing is lost on the way, and says
+    how it stands against a known optimum or --best-known.
+    """
+
+    file: tyro.conf.Positional[pathlib.Path]
+    """The problem: a G-set graph, a sparse QUBO, a DIMACS cnf, wcnf or col, or a knapsack
+    ("items capacity", then "value weight" lines); .gz and .xz are unpacked on the way."""
+    kind: ProblemKind | None = None
+    """What the file holds, where its name (.mc .qubo .cnf .wcnf .kp .col, G1) does not tell."""
+    method: Method | None = None
+    """How to search: by default focused for cnf without weights, else memetic: a pool of solutions,
+    crossed, each child improved by tabu search."""
+    seconds: float = 60.0
+    """Time to search, compilation not counted."""
+    best_known: int | None = None
+    """Best value known, in the file's terms; the search stops there."""
+    colors: int | None = None
+    """Colours of a graph colouring."""
+    maximise: bool = False
+    """Maximise a QUBO."""
+    chains: int = 16
+    """Solutions at work side by side."""
+    seed: int = 0
+    """Of the search; with --seconds large enough for the target, the run repeats bit for bit."""
+    output: pathlib.Path | None = None
+    """Where the solution goes: by default to the file's name with .solution, in the current folder.
+    One value a line, or the output format of SAT competitions."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A problem, and how its fitness reads in the file's terms."""
+
+    problem: MoveProblem
+    unit: str  # of the value
+    sign: int  # value = sign * fitness
+    optimum: int | None  # in the file's terms, or the best known
+    method: Method = "memetic"
+
+    def value(self, fitness: int) -> int:
+        """A fitness in the file's terms."""
+        return self.sign * fitness
+
+
+def solve_file(config: SolveConfig) -> int:
+    """Search, write the best solution as it improves, and print a verdict; returns its value.
+
+    Raises:
+      QevoError: as `problem_kind` and `read_problem`, or settings that do not fit.
+    """
+    if config.seconds <= 0 or config.chains < 1:
+        raise QevoError(
+            f"--seconds must be above 0 and --chains at least 1, got {config.seconds} and "
+            f"{config.chains}"
+        )
+    began = time.monotonic()
+    kind = config.kind or problem_kind(config.file)
+    if kind == "coloring" and config.colors is None:
+        raise QevoError("a graph colouring needs --colors, how many there are")
+    task = task_of(read_problem(config.file, kind, colors=config.colors, maximise=config.maximise))
+    known = config.best_known if config.best_known is not None else task.optimum
+    output = config.output or pathlib.Path(f"{config.file.name}.solution")
+    method = config.method or task.method
+    search = algorithm(task.problem, method, config.chains)
+    console.print(
+        f"{config.file}: {kind}, {task.problem.space.size:,} variables, read in "
+        f"{time.monotonic() - began:.1f} s; {method}",
+        markup=False,
+        highlight=False,
+    )
+    written: list[int] = []
+
+    def keep(solution: Any, fitness: int) -> None:
+        write_whole(output, _text(task, solution, fitness).encode())
+        written.append(fitness)
+
+    result = evolve(
+        search,
+        task.problem,
+        config.seed,
+        generations=_FOREVER,
+        target=None if known is None else task.sign * known,
+        max_seconds=config.seconds,
+        scan_length=1,
+        title=kind,
+        accepted=keep,
+    )
+    if not written or written[-1] != result.fitness:
+        keep(result.solution, result.fitness)
+    value = task.value(result.fitness)
+    console.print(
+        f"{task.unit} {value:,} after {result.seconds:.1f} s{verdict(task.sign, value, known)}",
+        highlight=False,
+    )
+    console.print(f"wrote {output}", markup=False, highlight=False, soft_wrap=True)
+    if result.stopped == "interrupted":
+        raise KeyboardInterrupt
+    return value
+
+
+def task_of(problem: MoveProblem) -> Task:
+    """How a problem's fitness reads in the terms of its file, and what searches it best."""
+    if isinstance(problem, MaxCut):
+        return Task(problem, "cut", -1, problem.best_known)
+    if isinstance(problem, QUBO):
+        return Task(problem, "value", -1 if problem.maximise else 1, None)
+    if isinstance(problem, Knapsack):
+        optimum = problem.optimum
+        return Task(problem, "packed value", -1, None if optimum is None else -optimum)
+    if isinstance(problem, Coloring):
+        return Task(problem, "edges within a colour", 1, 0)
+    assert isinstance(problem, SAT)
+    if problem.hard_weight is None and bool(np.all(np.asarray(problem.weight) == 1)):
+        return Task(problem, "unsatisfied clauses", 1, 0, "focused")
+    return Task(problem, "unsatisfied weight", 1, 0)
+
+
+def algorithm(problem: MoveProblem, method: Method, chains: int) -> Algorithm:
+    """A search by its name.
+
+    Raises:
+      QevoError: the problem has no violated constraints for a focused search to pick.
+    """
+    if method == "focused":
+        if not isinstance(problem, FocusedProblem):
+            raise QevoError("focused search picks a violated clause: it is for cnf and wcnf files")
+        return FocusedSearch(problem, FocusedConfig(population=chains))
+    make: dict[str, Callable[[], LocalSearch]] = {
+        "tabu": lambda: TabuSearch(problem, TabuConfig(population=chains)),
+        "annealing": lambda: Annealing(problem, AnnealingConfig(population=chains)),
+    }
+    if method == "memetic":
+        return Memetic(make["tabu"](), MemeticConfig(patience=_STAGNANT))
+    return make[method]()
+
+
+def verdict(sign: int, value: int, known: int | None) -> str:
+    """How a value stands against the best known one, as the end of a sentence."""
+    if known is None:
+        return ""
+    short = sign * (value - known)
+    if short == 0:
+        return f", the best known value of {known:,}"
+    if short < 0:
+        return f", better than the best known {known:,}"
+    return f", {short:,} short of the best known {known:,}"
+
+
+def _text(task: Task, solution: Any, fitness: int) -> str:
+    genes = np.asarray(solution).reshape(-1)
+    value = task.value(fitness)
+    if isinstance(task.problem, SAT):
+        literals = np.where(genes == 1, 1, -1) * np.arange(1, genes.size + 1)
+        status = "SATISFIABLE" if fitness == 0 else "UNKNOWN"
+        lines = [f"o {value}", f"s {status}", f"v {' '.join(map(str, literals.tolist()))} 0"]
+    else:
+        lines = [f"# {task.unit} {value}", *map(str, genes.tolist())]
+    return "\n".join(lines) + "\n"
