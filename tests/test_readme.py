@@ -21,7 +21,8 @@ def text_of(document: str) -> str:
 
 def commands(document: str, program: str) -> list[list[str]]:
     """The arguments of each call of a program, in a code block or between backticks."""
-    lines = re.findall(rf"(?:^ {{4}}|`){program} ([^`\n]+)", text_of(document), re.MULTILINE)
+    text = re.sub(r"\\\n\s*", "", text_of(document))  # a command over several lines
+    lines = re.findall(rf"(?:^ {{4}}|`){program} ([^`\n]+)", text, re.MULTILINE)
     return [shlex.split(line, comments=True) for line in lines]
 
 
