@@ -135,7 +135,7 @@ def compress(network: QuantizedNetwork, about: Mapping[str, str | float] | None 
       about: what it was measured at, such as ``{"test accuracy": 0.98}``. Its bytes count.
 
     Raises:
-      QevoError: a layer beyond the coder's limits.
+      QevoError: a layer beyond the coder's limits, or as `header_of`.
     """
     header = header_of(network, about or {})
     constants = {
@@ -185,6 +185,8 @@ def open_compressed(data: bytes, *, max_weights: int = MAX_WEIGHTS) -> Compresse
     if weights > max_weights:
         raise CompressedFileError(f"{weights} weights; this reader takes {max_weights}")
     scales = np.frombuffer(parts[1], "<f8").tolist()
+    if not all(math.isfinite(scale) and scale > 0 for scale in scales):
+        raise CompressedFileError("a scale that is not a positive number")
     return CompressedNetwork(
         header=header,
         scales=dict(zip(header.scales, scales, strict=True)),

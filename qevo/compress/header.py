@@ -18,7 +18,8 @@ from qevo.nets.arithmetic import LayerArithmetic, accumulator_bound, layer_arith
 from qevo.nets.file import describe
 from qevo.nets.network import QuantizedNetwork
 
-MAX_HEADER = 1 << 22  # bytes of JSON
+MAX_HEADER = 1 << 18  # bytes of JSON
+_MAX_NAME = 1 << 10  # characters
 KEYS = ("bias", "multiplier", "shift")  # constants of a layer
 
 # Deflate finds these bytes without their being in the file. A change is another file version.
@@ -102,7 +103,22 @@ class Header:
 
 
 def header_of(network: QuantizedNetwork, about: Mapping[str, str | float]) -> Header:
-    """The header of a network."""
+    """The header of a network.
+
+    Raises:
+      QevoError: weights or constants of nothing in the network, a scale that is not a positive
+        number, or ``about`` with something else than text and numbers.
+    """
+    known = {*network.layers, *network.ranges}
+    odd = ({*network.weights} - {*network.layers}) | ({*network.constants} - known)
+    if odd:
+        raise QevoError(f"the network has weights or constants of unknown layers: {sorted(odd)}")
+    if not all(math.isfinite(scale) and scale > 0 for scale in network.scales.values()):
+        raise QevoError(f"scales must be positive numbers, got {dict(network.scales)}")
+    try:
+        about = {_text(key): _said(value) for key, value in sorted(about.items())}
+    except TypeError as error:
+        raise QevoError(f"what a file says about its network: {error}") from None
     constants = {
         name: {key: np.shape(value) for key, value in sorted(part.items())}
         for name, part in sorted(network.constants.items())
@@ -120,7 +136,7 @@ def header_of(network: QuantizedNetwork, about: Mapping[str, str | float]) -> He
         fraction_bits=network.fraction_bits,
         activation_bits=network.activation_bits,
         scales=tuple(sorted(network.scales)),
-        about=dict(sorted(about.items())),
+        about=about,
     )
 
 
@@ -182,6 +198,9 @@ def _unpack(fields: dict[str, Any]) -> Header:
     for names in ([x.name for x in (*layers, *operations)], scales):
         if len(set(names)) < len(names):
             raise ValueError("a name twice")
+    fraction_bits, activation_bits = fields["fraction_bits"], fields["activation_bits"]
+    if not 0 <= _integer(fraction_bits) < 31 or _integer(activation_bits) not in (4, 8):
+        raise ValueError(f"{fraction_bits} fraction bits, activations of {activation_bits} bits")
     if not isinstance(fields["architecture"]["name"], str):
         raise ValueError("an architecture without a name")
     return Header(
@@ -189,8 +208,8 @@ def _unpack(fields: dict[str, Any]) -> Header:
         image_shape=(height, width, channels),
         layers=layers,
         operations=operations,
-        fraction_bits=_integer(fields["fraction_bits"]),
-        activation_bits=_integer(fields["activation_bits"]),
+        fraction_bits=fraction_bits,
+        activation_bits=activation_bits,
         scales=scales,
         about={_text(key): _said(value) for key, value in fields.get("about", {}).items()},
     )
@@ -224,6 +243,7 @@ def _unpack_layer(name: Any, bits: Any, shape: Any, facts: Any, keys: Any = KEYS
     if len(shape) not in (2, 4):
         raise ValueError(f"{name}: weights of shape {list(shape)}")
     bits = bits if isinstance(bits, str) else _integer(bits)
+    levels(bits, _text(name))  # refuses others
     facts = _facts(_text(name), bits, shape, facts, keys)
     return LayerHeader(name, bits, shape, facts, keys)
 
@@ -262,13 +282,15 @@ def _integer(value: Any) -> int:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no name")
+    if not isinstance(value, str) or len(value) > _MAX_NAME:
+        raise TypeError(f"{str(value)[:60]!r} is no name")
     return value
 
 
 def _said(value: Any) -> str | float:
-    if not isinstance(value, str | int | float):
+    if not isinstance(value, str | int | float) or (
+        isinstance(value, float) and not math.isfinite(value)
+    ):
         raise TypeError(f"{value!r} is neither text nor a number")
     return value
 

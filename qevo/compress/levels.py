@@ -115,7 +115,7 @@ def codebook(layer: LayerValues, kind: Kind, count: int) -> np.ndarray:
     below, above = count // 2, (count - 1) // 2
     error = _Error(points, weights)
     if kind == "uniform":
-        steps = [np.arange(-below, above + 1) * step for step in range(1, max(high, -low) + 1)]
+        steps = [np.arange(-below, above + 1) * step for step in range(1, max(high, -low, 1) + 1)]
         found = min((s[(s >= low) & (s <= high)] for s in steps), key=error)
     elif kind == "power_of_two":
         powers = 1 << np.arange(8)
@@ -145,6 +145,8 @@ def _runs(levels: np.ndarray, count: int) -> list[np.ndarray]:
 
 def _steps(count: int, top: int) -> Iterator[np.ndarray]:
     """A first level and equal steps up to at most ``top``, ``count`` levels or as many as fit."""
+    if not count or not top:
+        yield np.zeros(0, int)
     for first in range(1, top + 1):
         for step in range(1, max((top - first) // max(count - 1, 1), 1) + 1):
             side = first + step * np.arange(count)
@@ -177,8 +179,11 @@ def assign(layer: LayerValues, levels: np.ndarray, *, price: float = 0.0) -> Lev
 
     Args:
       layer: the values.
-      levels: int8 ``[L]``, ascending, zero among them.
+      levels: int8 ``[L]``, ascending, zero among them, within the layer's range.
       price: error that one bit is worth; 0 is the nearest level.
+
+    Raises:
+      QevoError: other levels.
     """
     levels = np.asarray(levels)
     if (
@@ -187,6 +192,10 @@ def assign(layer: LayerValues, levels: np.ndarray, *, price: float = 0.0) -> Lev
         or (np.diff(levels.astype(int)) < 0).any()
     ):
         raise QevoError(f"levels must ascend and hold zero: {levels.tolist()}")
+    if levels.min() < layer.low or levels.max() > layer.high:
+        raise QevoError(
+            f"levels {levels.min()}..{levels.max()} leave the layer's {layer.low}..{layer.high}"
+        )
     indices = _nearest(layer, levels, None, price)
     for _ in range(_ROUNDS if price else 0):
         rates = _rates(levels[indices].astype(np.int8), levels)

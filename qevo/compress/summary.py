@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 
@@ -37,7 +36,7 @@ class LayerSummary:
     bytes: int
     bits_per_weight: float
     entropy: float
-    overhead: float
+    overhead: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +90,7 @@ def summarize(file: CompressedNetwork) -> FileSummary:
                 bytes=size,
                 bits_per_weight=8 * size / total,
                 entropy=abs(entropy),
-                overhead=8 * size / (entropy * total) - 1 if entropy else math.inf,
+                overhead=8 * size / (entropy * total) - 1 if entropy else None,
             )
         )
     coded = sum(layer.bytes for layer in layers)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import pathlib
 
 import numpy as np
@@ -23,7 +22,7 @@ from qevo.compress.container import (
 )
 from qevo.compress.summary import FileSummary, summarize
 from qevo.errors import QevoError
-from qevo.nets.file import save, write_whole
+from qevo.nets.file import load, save, write_whole
 from qevo.nets.network import QuantizedNetwork
 from qevo.run import folder as files
 from qevo.run.inspect import network_of, say
@@ -68,11 +67,16 @@ def decompress_file(path: pathlib.Path, output: pathlib.Path | None = None) -> N
       output: by default ``path`` with the suffix `.safetensors`.
 
     Raises:
-      QevoError: the file is missing, damaged or of another kind.
+      QevoError: the file is missing, damaged or of another kind, or another network lies where
+        this one would go unasked.
     """
     read_compressed(path)  # another kind of file would pass below
-    output = output or path.with_suffix(".safetensors")
-    save(network_of(path), output)
+    network = network_of(path)
+    if output is None:
+        output = path.with_suffix(".safetensors")
+        if output.exists() and not _is_same(output, network):
+            raise QevoError(f"{output} is there and holds another network; say -o to replace it")
+    save(network, output)
     say(f"wrote {output}: {output.stat().st_size:,} bytes")
 
 
@@ -104,7 +108,7 @@ def inspect_file(path: pathlib.Path, *, as_json: bool = False) -> FileSummary:
             f"{layer.bytes:,}",
             f"{layer.bits_per_weight:.3f}",
             f"{layer.entropy:.3f}",
-            f"{100 * layer.overhead:+.1f}" if math.isfinite(layer.overhead) else "",
+            "" if layer.overhead is None else f"{100 * layer.overhead:+.1f}",
         )
     console.print(table)
     coded = sum(layer.bytes for layer in summary.layers)
@@ -132,18 +136,31 @@ def _measured(path: pathlib.Path) -> dict[str, str | float]:
         return {}
     accuracy = result["accuracy"]["evolved"]
     about = {f"{split} accuracy": round(value, 4) for split, value in accuracy.items()}
-    return {"data": result["data"]} | about
+    # Of a folder its last name alone: paths are nobody's business, and bytes.
+    return {"data": pathlib.PurePath(result["data"]).name} | about
 
 
 def _check_equal(first: QuantizedNetwork, second: QuantizedNetwork) -> None:
     """What is written must be what was read; the float scales included."""
+    if not _equal(first, second):
+        raise AssertionError("a compressed network reads back as another one")
+
+
+def _is_same(path: pathlib.Path, network: QuantizedNetwork) -> bool:
+    try:
+        return _equal(load(path, network.module), network)
+    except QevoError:
+        return False
+
+
+def _equal(first: QuantizedNetwork, second: QuantizedNetwork) -> bool:
+    names = ("layers", "ranges", "fraction_bits", "bits", "activation_bits", "scales")
+    if any(getattr(first, name) != getattr(second, name) for name in names):
+        return False
     pairs = [(first.weights[name], second.weights[name]) for name in first.layers]
     pairs += [
         (value, second.constants[name][key])
         for name, part in first.constants.items()
         for key, value in part.items()
     ]
-    same = all(np.array_equal(a, b) for a, b in pairs)
-    fields = ("layers", "ranges", "fraction_bits", "bits", "activation_bits", "scales")
-    if not same or any(getattr(first, name) != getattr(second, name) for name in fields):
-        raise AssertionError("a compressed network reads back as another one")
+    return all(np.array_equal(a, b) for a, b in pairs)

@@ -99,3 +99,18 @@ def test_files_of_the_wrong_kind(network: pathlib.Path) -> None:
         decompress_file(network)
     with pytest.raises(QevoError, match="no such file"):
         inspect_file(network.with_name("nothing.qevo"))
+
+
+def test_decompress_replaces_no_other_network_unasked(
+    network: pathlib.Path, finished: pathlib.Path
+) -> None:
+    compress_file(network)
+    small = network.with_suffix(".qevo")
+    decompress_file(small)  # the same network is there
+    other = (finished / "nearest.safetensors").read_bytes()
+    network.write_bytes(other)
+    with pytest.raises(QevoError, match="holds another network; say -o"):
+        decompress_file(small)
+    assert network.read_bytes() == other
+    decompress_file(small, network)
+    assert network.read_bytes() != other
