@@ -9,6 +9,7 @@ from qevo.quantize.folding import fold_batch_norm
 from qevo.quantize.importing import fit_arrays, read_arrays, trace
 from qevo.quantize.layerwise import LayerwiseFit
 from qevo.quantize.methods import quantize_network, round_network
+from qevo.quantize.pruning import SparseFit, SparsityCost, sparsity_costs, square_costs
 from qevo.quantize.published import load_published, load_resnet8, load_resnet_cifar
 from qevo.quantize.training import TrainingConfig, flip_and_crop, train, train_autoencoder
 
@@ -19,6 +20,8 @@ __all__ = [
     "EvolutionaryRounding",
     "FloatTeacher",
     "LayerwiseFit",
+    "SparseFit",
+    "SparsityCost",
     "TrainingConfig",
     "best_of_n",
     "bits_per_layer",
@@ -33,6 +36,8 @@ __all__ = [
     "quantize_network",
     "read_arrays",
     "round_network",
+    "sparsity_costs",
+    "square_costs",
     "trace",
     "train",
     "train_autoencoder",

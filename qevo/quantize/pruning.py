@@ -100,11 +100,12 @@ def refit(problem: LeastSquares, mask: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _inverse(matrix: np.ndarray) -> np.ndarray:
-    upper, bad = scipy.linalg.lapack.dpotrf(matrix)
+    factorize, invert = scipy.linalg.get_lapack_funcs(("potrf", "potri"), (matrix,))
+    upper, bad = factorize(matrix)
     if bad:
         raise QevoError("a Gram matrix that is not positive definite: raise the ridge")
-    found = scipy.linalg.lapack.dpotri(upper)[0]
-    return np.triu(found) + np.triu(found, 1).T
+    found = np.triu(invert(upper)[0])
+    return found + np.triu(found, 1).T
 
 
 def pruned(

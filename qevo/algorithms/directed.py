@@ -1,0 +1,405 @@
+"""Directed evolution: zero the sets of weights that a network misses least.
+
+After Franca-Neto, *Directed-Evolution method for sparsification and compression of neural
+networks*, arXiv 2206.05859: candidates tentatively zero sets of surviving weights, those whose
+student stays nearest to the teacher are committed, in cycles to a target for each layer. The
+teacher is in the fitness: soft labels of the float network, say. How sets are drawn, how many are
+committed at once, what is given back and repaired, and all constants are ours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from qevo.core.algorithm import Algorithm
+from qevo.core.mutation import level_shifts
+from qevo.core.problem import Metrics
+from qevo.core.proposal import Proposal
+from qevo.core.random import weighted_positions
+from qevo.core.space import Space
+from qevo.errors import QevoError
+
+IMPORTANCE_LIMIT = 1 << 16  # so that times a squared gene, at most 2**14, it fits int32
+_SHARE = 1 << 12  # shares of the settings in fixed point
+_HARM = 1 << 22  # a rise of the fitness beyond this is as bad as this
+_EACH = 1 << 8  # units of a weight's part in it
+_NONE = 2**31 - 1  # harm of a set without a weight
+_PARTS = 64  # of the way to a target; layers take turns as these are reached
+_FEW = 1 << 20  # times that, an int32 still holds
+_ZERO, _RESTORE, _REPAIR = range(3)
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectedConfig:
+    """Settings of directed evolution; the defaults are ours, and not tuned."""
+
+    zeros: tuple[tuple[str, float], ...] = ()
+    """Leaves of the space and the share of their genes that is to be zero, such as
+    ``(("weights/dense_0", 0.95), ("weights/dense_1", 0.9))``, in the order of search."""
+    population: int = 32
+    """Candidates per generation (P): the network as it is, and P - 1 disjoint sets."""
+    slots: int = 512
+    """The most weights of a set (G)."""
+    step: float = 0.05
+    """Share of a layer's surviving weights that a generation zeroes, as far as the slots go."""
+    committed: int = 8
+    """Sets that are committed together."""
+    narrow: float = 1.0
+    """Share of the committed sets' weights that is zeroed: those of least importance times square.
+    The nesting of one measure in another; 1 zeroes the sets as they are."""
+    focus: int = 2
+    """How sets are drawn: for each octave of importance times square above the least a weight is
+    2**-focus times as likely; 0 draws all alike."""
+    lockstep: bool = True
+    """Whether all layers approach their targets together; one after the other if not."""
+    zeroing: int = 3
+    """Generations of a cycle that zero sets."""
+    restoring: int = 1
+    """Generations that, once all targets are reached, tentatively give sets of zeroed weights their
+    first values back and commit what helps; others are zeroed for them in the next cycle."""
+    repairing: int = 2
+    """Generations that shift the survivors, and all other genes, by a level, and commit what helps;
+    the zeroing ones too, once all targets are reached."""
+    shifted: int = 8
+    """Genes that a candidate shifts in those."""
+
+
+@struct.dataclass
+class DirectedState:
+    """Integer state."""
+
+    genes: jax.Array  # int8 [N]
+    start: jax.Array  # int8 [N]
+    low: jax.Array  # int8 [N]
+    high: jax.Array  # int8 [N]
+    importance: jax.Array  # int32 [N]
+    generation: jax.Array  # int32 []
+
+
+class Directed(Algorithm):
+    """Tentative zeroing of disjoint sets, with steps that give weights back and repair the rest.
+
+    Every zeroing generation works within one leaf. The fitness that a set costs, divided by its
+    weights, decides; several of the best sets are committed at once, which is the size of the step.
+    Gene 0 must mean the number 0 in the leaves with a target, as in the weights of a network.
+
+    The answer always has its zeros: `solution` is the context with what is missing to the targets
+    zeroed by importance times square. So the first solution that a run accepts on validation data
+    is the plain pruning by that measure, and later ones are better. Without validation data a run
+    accepts by fitness alone, which favours the dense start: take ``solution(result.carry.state)``.
+
+    Args:
+      space: the genes of a network.
+      config: settings, the targets among them.
+      importance: int32 ``[N]``, 1 to `IMPORTANCE_LIMIT`: what the square of a gene's level costs,
+        up to a factor for each leaf (`integer_importance`). All alike by default, so that magnitude
+        in levels counts.
+
+    Raises:
+      QevoError: targets without a leaf, settings out of range, or other importances.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        config: DirectedConfig,
+        importance: np.ndarray | jax.Array | None = None,
+    ):
+        super().__init__(space, config.population)
+        self.config = config
+        self.leaves = self._check()
+        self.slots = min(config.slots, space.size)
+        # No sum of all draw weights passes 2**31.
+        self.top_bits = max(min(12, 30 - space.size.bit_length()), 0)
+        self.goals = np.array(
+            [
+                round(share * self.space.layout[leaf].size)
+                for leaf, (_, share) in zip(self.leaves, config.zeros, strict=True)
+            ],
+            np.int32,
+        )
+        if importance is None:
+            importance = np.ones(space.size, np.int32)
+        found = np.asarray(importance)
+        if (
+            found.dtype.kind not in "iu"
+            or found.shape != (space.size,)
+            or found.min() < 1
+            or found.max() > IMPORTANCE_LIMIT
+        ):
+            raise QevoError(
+                f"importance must be integers [{space.size}] of 1 to {IMPORTANCE_LIMIT}, not "
+                f"{found.dtype} {list(found.shape)}"
+            )
+        self.importance = jnp.asarray(found, jnp.int32)
+
+    def _check(self) -> list[int]:
+        c = self.config
+        names = [leaf.name for leaf in self.space.layout]
+        odd = [name for name, _ in c.zeros if name not in names]
+        if odd or not c.zeros or len({name for name, _ in c.zeros}) < len(c.zeros):
+            raise QevoError(
+                f"zeros must name leaves of the space once each, got {[n for n, _ in c.zeros]}; "
+                f"there are {', '.join(names)}"
+            )
+        for name, share in c.zeros:
+            index = names.index(name)
+            if not 0 <= share < 1 or self.space.bases[index] is not None:
+                raise QevoError(
+                    f"{name}: a share of zeros of 0 to 1, below 1, of genes that decode as "
+                    f"themselves, got {share}"
+                )
+            leaf = self.space.layout[index]
+            part = slice(leaf.offset, leaf.offset + leaf.size)
+            if jnp.any((self.space.low[part] > 0) | (self.space.high[part] < 0)):
+                raise QevoError(f"{name}: the bounds of every gene must hold 0")
+        if c.population < 3 or not 1 <= c.committed <= c.population - 1:
+            raise QevoError(
+                "population must be at least 3 and commit 1 to population - 1 sets, got "
+                f"{c.population} and {c.committed}"
+            )
+        if (
+            not 1 <= c.shifted <= min(c.slots, self.space.size)
+            or not 0 < c.step <= 1
+            or not 0 < c.narrow <= 1
+        ):
+            raise QevoError(
+                "shifted must be 1 to slots and at most all genes, step and narrow above 0 and at "
+                f"most 1, got {c.shifted} of {c.slots}, {c.step} and {c.narrow}"
+            )
+        if c.zeroing < 1 or min(c.restoring, c.repairing, c.focus) < 0 or c.focus > 4:
+            raise QevoError(
+                "zeroing must be at least 1, restoring and repairing at least 0 and focus 0 to 4, "
+                f"got {c.zeroing}, {c.restoring}, {c.repairing} and {c.focus}"
+            )
+        return [names.index(name) for name, _ in c.zeros]
+
+    def describe(self) -> dict[str, Any]:
+        """All settings, and the sum of importances."""
+        known = dataclasses.asdict(self.config)
+        known["zeros"] = [list(target) for target in self.config.zeros]
+        total = int(np.asarray(self.importance).sum(dtype=np.int64))
+        return super().describe() | known | {"importance": total}
+
+    def start(self, key: jax.Array) -> DirectedState:
+        """The space's start, of which nothing is zeroed yet."""
+        space = self.space
+        return DirectedState(
+            genes=jnp.array(space.start),
+            start=jnp.array(space.start),
+            low=jnp.array(space.low),
+            high=jnp.array(space.high),
+            importance=jnp.array(self.importance),
+            generation=jnp.int32(0),
+        )
+
+    def context(self, state: DirectedState) -> jax.Array:
+        """The genes so far, int8 ``[N]``."""
+        return state.genes
+
+    def solution(self, state: DirectedState) -> jax.Array:
+        """The genes with all targets reached: what is missing goes by importance times square."""
+        missing, genes = self._missing(state), state.genes
+        saliency = _saliency(state, genes)
+        for place, index in enumerate(self.leaves):
+            leaf = self.space.layout[index]
+            part = slice(leaf.offset, leaf.offset + leaf.size)
+            gone = _least(saliency[part], genes[part] != 0, jnp.maximum(missing[place], 0))
+            genes = genes.at[part].set(jnp.where(gone, jnp.int8(0), genes[part]))
+        return genes
+
+    def propose(self, key: jax.Array, state: DirectedState) -> tuple[Proposal, DirectedState]:
+        """The network as it is, and sets to zero, to give back or to shift."""
+        draws = [self._zeroing, self._restoring, self._shifting]
+        positions, values = jax.lax.switch(self._phase(state), draws, key, state)
+        unchanged = jnp.full((1, self.slots), self.space.size, jnp.int32)
+        positions = jnp.concatenate([unchanged, positions])
+        values = jnp.concatenate([jnp.zeros((1, self.slots), jnp.int8), values])
+        return Proposal(positions, values), state
+
+    def update(
+        self, key: jax.Array, proposal: Proposal, fitness: jax.Array, state: DirectedState
+    ) -> tuple[DirectedState, Metrics]:
+        """Commit the sets that cost least for each weight, or those that help."""
+        size, phase = self.space.size, self._phase(state)
+        counts = jnp.sum(proposal.positions < size, axis=1, dtype=jnp.int32)
+        rise = jnp.clip(fitness // 2 - fitness[0] // 2, -_HARM, _HARM) * _EACH
+        harm = jnp.where(counts > 0, rise // jnp.maximum(counts, 1), _NONE)[1:]
+        best = jnp.argsort(harm, stable=True)[: self.config.committed] + 1
+        taken = (phase == _ZERO) | (harm[best - 1] < 0)
+        positions = jnp.where(taken[:, None], proposal.positions[best], size).reshape(-1)
+        values = proposal.values[best].reshape(-1)
+        # Zeros of the least importance, and no more than are missing.
+        saliency = _saliency(state, state.genes).at[positions].get(mode="fill", fill_value=_NONE)
+        rank = jnp.argsort(jnp.argsort(saliency, stable=True), stable=True)
+        kept = _part(jnp.sum(positions < size, dtype=jnp.int32), self.config.narrow)
+        kept = jnp.minimum(jnp.maximum(kept, 1), self._missing(state)[self._turn(state)])
+        positions = jnp.where((phase == _ZERO) & (rank >= kept), size, positions)
+        genes = state.genes.at[positions].set(values, mode="drop")
+        moved = jnp.sum(genes != state.genes, dtype=jnp.int32)
+        state = dataclasses.replace(state, genes=genes, generation=state.generation + 1)
+        return state, {
+            "zeros": self._zeros(genes),
+            "missing": jnp.sum(jnp.maximum(self._missing(state), 0), dtype=jnp.int32),
+            "phase": phase,
+            "moved": moved,
+        }
+
+    def _parts(self, genes: jax.Array) -> list[jax.Array]:
+        layout = [self.space.layout[index] for index in self.leaves]
+        return [genes[leaf.offset : leaf.offset + leaf.size] for leaf in layout]
+
+    def _zeros(self, genes: jax.Array) -> jax.Array:
+        """In the leaves with a target, int32 ``[]``."""
+        counts = [jnp.sum(part == 0, dtype=jnp.int32) for part in self._parts(genes)]
+        return jnp.sum(jnp.stack(counts), dtype=jnp.int32)
+
+    def _missing(self, state: DirectedState) -> jax.Array:
+        """Zeros that each target still wants, int32 ``[leaves]``; negative where there are more."""
+        zeros = [jnp.sum(part == 0, dtype=jnp.int32) for part in self._parts(state.genes)]
+        return jnp.asarray(self.goals) - jnp.stack(zeros)
+
+    def _turn(self, state: DirectedState) -> jax.Array:
+        """Whose turn it is, int32 ``[]`` in the order of the targets."""
+        missing = self._missing(state)
+        if not self.config.lockstep:
+            return jnp.argmax(missing > 0).astype(jnp.int32)
+        begun = jnp.stack(
+            [jnp.sum(part == 0, dtype=jnp.int32) for part in self._parts(state.start)]
+        )
+        way = jnp.maximum(jnp.asarray(self.goals) - begun, 1)
+        few = jnp.minimum(missing, _FEW) * _PARTS // way  # where a product fits
+        left = jnp.where(way < _FEW, few, missing // jnp.maximum(way // _PARTS, 1))
+        left = jnp.where(missing > 0, left + 1, 0)
+        return jnp.argmax(left).astype(jnp.int32)
+
+    def _phase(self, state: DirectedState) -> jax.Array:
+        c = self.config
+        place = state.generation % (c.zeroing + c.restoring + c.repairing)
+        later = jnp.where(place < c.zeroing + c.restoring, _RESTORE, _REPAIR)
+        phase = jnp.where(place < c.zeroing, _ZERO, later)
+        short = jnp.any(self._missing(state) > 0)
+        # Nothing is given back before the targets are reached, nor zeroed after that.
+        phase = jnp.where(short & (phase == _RESTORE), _ZERO, phase)
+        idle = (phase == _ZERO) & ~short
+        idle |= (phase == _RESTORE) & (self._zeros(state.genes) <= self._zeros(state.start))
+        return jnp.where(idle, _REPAIR, phase).astype(jnp.int32)
+
+    def _members(self, turn: jax.Array | None) -> jax.Array:
+        """Genes of the leaf in turn, or of all leaves with targets, bool ``[N]``."""
+        found = jnp.zeros(self.space.size, bool)
+        for place, index in enumerate(self.leaves):
+            leaf = self.space.layout[index]
+            here = True if turn is None else turn == place
+            found = found.at[leaf.offset : leaf.offset + leaf.size].set(here)
+        return found
+
+    def _zeroing(self, key: jax.Array, state: DirectedState) -> tuple[jax.Array, jax.Array]:
+        there = self._members(self._turn(state)) & (state.genes != 0)
+        step = self._step(there)
+        positions = self._sets(key, there, _saliency(state, state.genes), step)
+        return positions, jnp.zeros(positions.shape, jnp.int8)
+
+    def _restoring(self, key: jax.Array, state: DirectedState) -> tuple[jax.Array, jax.Array]:
+        weights = self._members(None)
+        step = jnp.maximum(self._step(weights & (state.genes != 0)) // 2, 1)
+        gone = weights & (state.genes == 0) & (state.start != 0)
+        # The most important ones first.
+        positions = self._sets(key, gone, (1 << 30) // (1 + _saliency(state, state.start)), step)
+        return positions, state.start.at[positions].get(mode="clip")
+
+    def _step(self, there: jax.Array) -> jax.Array:
+        """Weights of one set, where those committed together hold a share of these survivors."""
+        count = _part(jnp.sum(there, dtype=jnp.int32), self.config.step)
+        return jnp.clip(count // self.config.committed, 1, self.slots)
+
+    def _sets(
+        self, key: jax.Array, there: jax.Array, saliency: jax.Array, used: jax.Array
+    ) -> jax.Array:
+        """Disjoint sets of such genes, the less salient ones likelier, int32 ``[P - 1, G]``."""
+        sets, count = self.population_size - 1, jnp.sum(there, dtype=jnp.int32)
+        octave = 32 - jax.lax.clz(saliency)
+        octaves = jnp.arange(32)[:, None]
+        within = jnp.sum(there & (octave <= octaves), axis=1, dtype=jnp.int32)  # [32]
+        # Twice as many as all sets take, or most would be drawn more than once.
+        first = jnp.argmax(within >= jnp.minimum(2 * used * sets, count))
+        fall = jnp.minimum(self.config.focus * jnp.maximum(octave - first, 0), self.top_bits)
+        weights = jnp.where(there, (1 << self.top_bits) >> fall, 0)
+        return weighted_positions(key, weights, sets, self.slots, used=used)
+
+    def _shifting(self, key: jax.Array, state: DirectedState) -> tuple[jax.Array, jax.Array]:
+        key_positions, key_shift = jax.random.split(key)
+        weights = self._members(None)
+        movable = (state.low < state.high) & ~(weights & (state.genes == 0))
+        sets = self.population_size - 1
+        positions = weighted_positions(
+            key_positions, movable.astype(jnp.int32), sets, self.config.shifted
+        )
+        parts = (state.genes, state.low, state.high, weights)
+        old, low, high, weight = (part.at[positions].get(mode="clip") for part in parts)
+        new = level_shifts(key_shift, old, low, high, 1)
+        # A survivor stays one: it moves away from zero, or not at all.
+        outward = jnp.clip(2 * old.astype(jnp.int32), low, high).astype(jnp.int8)
+        new = jnp.where(weight & (new == 0), outward, new)
+        rest = self.slots - self.config.shifted
+        positions = jnp.pad(positions, ((0, 0), (0, rest)), constant_values=self.space.size)
+        return positions, jnp.pad(new, ((0, 0), (0, rest)))
+
+
+def integer_importance(space: Space, values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Importances for `Directed`, int32 ``[N]``, from real ones.
+
+    Args:
+      space: the genes.
+      values: non-negative, for leaves by name, broadcast to their shape: of a layer's weights the
+        square of the scale ``[C]`` times the mean square of the inputs ``[K, 1]``, say. The largest
+        of a leaf becomes `IMPORTANCE_LIMIT`; leaves that are not named have 1.
+    """
+    found = np.ones(space.size, np.int32)
+    for leaf in space.layout:
+        if leaf.name in values:
+            real = np.broadcast_to(np.asarray(values[leaf.name], np.float64), leaf.shape)
+            if not (np.isfinite(real).all() and (real >= 0).all()):
+                raise QevoError(f"{leaf.name}: importances must be finite and not negative")
+            whole = np.rint(real * (IMPORTANCE_LIMIT / max(real.max(), 1e-300)))
+            found[leaf.offset : leaf.offset + leaf.size] = np.maximum(whole, 1).reshape(-1)
+    return found
+
+
+def _saliency(state: DirectedState, genes: jax.Array) -> jax.Array:
+    """Importance times square, int32 ``[N]``, at most 2**30."""
+    wide = genes.astype(jnp.int32)
+    return state.importance * wide * wide
+
+
+def _part(count: jax.Array, share: float) -> jax.Array:
+    """A share of a count below 2**31, in 1/4096, without overflow."""
+    part = max(round(share * _SHARE), 1)
+    return count // _SHARE * part + count % _SHARE * part // _SHARE
+
+
+def _least(values: jax.Array, there: jax.Array, count: jax.Array) -> jax.Array:
+    """Where the ``count`` least of some non-negative values are, bool ``[n]``.
+
+    Of equals the first ones. The threshold is found by halving, without a sort.
+    """
+
+    def below(limit: jax.Array) -> jax.Array:
+        return jnp.sum(there & (values < limit), dtype=jnp.int32)
+
+    def halve(bit: jax.Array, limit: jax.Array) -> jax.Array:
+        higher = limit | (jnp.int32(1) << (30 - bit))
+        return jnp.where(below(higher) <= count, higher, limit)
+
+    # The largest limit with at most so many values below it.
+    limit = jax.lax.fori_loop(0, 31, halve, jnp.int32(0))
+    equal = there & (values == limit)
+    rest = count - below(limit)
+    return there & ((values < limit) | (equal & (jnp.cumsum(equal) <= rest)))

@@ -1,0 +1,187 @@
+"""Pruned layers: refits and costs against brute force, nested masks, and bounds that hold."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from layers import random_layer
+
+from qevo.algorithms import ColumnSearch
+from qevo.errors import QevoError
+from qevo.quantize import FloatTeacher
+from qevo.quantize.layerwise import LeastSquares, descend, round_with_feedback
+from qevo.quantize.pruning import (
+    Order,
+    SparseFit,
+    layer_problem,
+    pruned,
+    refit,
+    sparsity_costs,
+    square_costs,
+)
+
+ONE = np.ones(1)
+
+
+def problem(fan_in: int, channels: int) -> LeastSquares:
+    """A correlated Gram matrix and real targets."""
+    draw = np.random.RandomState(fan_in)
+    inputs = draw.normal(size=(4 * fan_in, fan_in)) + 1.5 * draw.normal(size=(4 * fan_in, 1))
+    return LeastSquares(inputs.T @ inputs / len(inputs), draw.normal(size=(fan_in, channels)))
+
+
+def least(form: LeastSquares, mask: np.ndarray) -> float:
+    """The least error of one channel with a mask bool ``[K]``, by numpy's least squares."""
+    root = np.linalg.cholesky(form.gram).T
+    wanted = root @ form.target[:, 0]
+    found = np.linalg.lstsq(root[:, mask], wanted, rcond=None)[0]
+    return float(np.square(root[:, mask] @ found - wanted).sum())
+
+
+def test_refits_and_costs_are_those_of_least_squares() -> None:
+    form = problem(9, 1)
+    mask = np.array([1, 1, 0, 1, 0, 1, 1, 1, 0], bool)
+    values, costs = refit(form, mask[:, None])
+    assert not values[~mask].any()
+    assert np.isinf(costs[~mask]).all()
+    now = least(form, mask)
+    assert form.error(values, ONE)[0] == pytest.approx(now)
+    for row in np.flatnonzero(mask):
+        without = mask.copy()
+        without[row] = False
+        assert costs[row, 0] == pytest.approx(least(form, without) - now)
+
+
+def test_masks_are_nested_exact_and_better_than_by_magnitude() -> None:
+    form, shares = problem(30, 8), [0.0, 0.4, 0.75, 0.9]
+    alive = np.ones(30, bool)
+    alive[[3, 17]] = False
+    kept = np.broadcast_to(alive[:, None], (30, 8))
+    order = np.argsort(-np.abs(form.target * alive[:, None]), axis=None)
+    errors = []
+    for share, (mask, values) in zip(shares, pruned(form, alive, shares), strict=True):
+        assert np.count_nonzero(mask) == min(round((1 - share) * 240), 28 * 8)
+        assert not (mask & ~kept).any()
+        kept = mask
+        largest = np.zeros(240, bool)
+        largest[order[: np.count_nonzero(mask)]] = True
+        other = refit(form, largest.reshape(30, 8))[0]
+        errors.append([form.error(found, ONE).sum() for found in (values, other)])
+    assert all(ours <= plain + 1e-9 for ours, plain in errors)
+    assert errors[-1][0] < 0.9 * errors[-1][1]
+
+
+@pytest.mark.parametrize("shares", [[0.5, 0.4], [-0.1], [1.0]])
+def test_shares_that_cannot_be(shares: list[float]) -> None:
+    with pytest.raises(QevoError, match="zeros must ascend"):
+        next(pruned(problem(4, 2), np.ones(4, bool), shares))
+
+
+def test_bounds_of_their_own_for_every_level() -> None:
+    form = problem(40, 6)
+    form = form._replace(target=2 * form.target)
+    target = form.target
+    low, high = np.full((40, 6), -2), np.full((40, 6), 1)
+    plain = round_with_feedback(target, form.gram, -2, 1)
+    assert np.array_equal(round_with_feedback(target, form.gram, low, high), plain)
+    unit = np.ones(6)
+    descended = descend(plain, unit, target, form.gram, -2, 1, 3)
+    assert np.array_equal(descend(plain, unit, target, form.gram, low, high, 3), descended)
+    mask = np.random.RandomState(0).rand(40, 6) < 0.3
+    fed = round_with_feedback(target, form.gram, low * mask, high * mask)
+    after = descend(fed, unit, target, form.gram, low * mask, high * mask, 3)
+    for levels in (fed, after):
+        assert not levels[~mask].any()
+        assert (levels >= low).all()
+        assert (levels <= high).all()
+    assert (form.error(after, unit) <= form.error(fed, unit) + 1e-9).all()
+    assert np.count_nonzero(after) > 20
+
+
+@pytest.mark.parametrize("order", ["second_order", "magnitude", "random"])
+def test_a_fit_has_its_zeros_and_the_scale_of_the_grid(order: Order) -> None:
+    layer = random_layer(40, 12, low=-4, high=3)
+    fit = SparseFit(zeros={"layer": 0.7}, order=order)
+    found = fit(layer)
+    assert found.levels.dtype == np.int8
+    assert np.count_nonzero(found.levels) <= round(0.3 * 480)
+    assert found.levels.min() >= -4
+    assert found.levels.max() <= 3
+    assert np.array_equal(layer.grid.nearest(found.scale), found.scale)
+    form, _ = layer_problem(layer, fit.ridge)
+    # Less lost than with all the weights rounded down to nothing, and than with plain rounding.
+    error = form.error(found.levels, found.scale).sum()
+    assert error < form.error(np.zeros((40, 12)), np.ones(12)).sum()
+    mask = found.levels != 0
+    scale = layer.grid.nearest(np.abs(layer.kernel).max(0) / 3.5)
+    plain = np.clip(np.rint(layer.kernel / scale), -4, 3) * mask
+    assert error < form.error(plain, scale).sum()
+    given = SparseFit(masks={"layer": mask}, search=ColumnSearch(generations=30))(layer)
+    assert not given.levels[~mask].any()
+    if order == "random":
+        other = dataclasses.replace(fit, seed=1)(layer)
+        assert not np.array_equal(other.levels != 0, mask)
+
+
+def test_second_order_loses_less_than_magnitude_and_that_less_than_random() -> None:
+    layer = random_layer(60, 16, low=-4, high=3)
+    form, _ = layer_problem(layer, 1e-3)
+    errors = []
+    orders: tuple[Order, ...] = ("second_order", "magnitude", "random")
+    for order in orders:
+        found = SparseFit(zeros={"layer": 0.7}, order=order)(layer)
+        errors.append(form.error(found.levels, found.scale).sum())
+    assert errors == sorted(errors)
+
+
+def test_an_input_that_never_varies_is_pruned() -> None:
+    layer = random_layer(20, 5, low=-4, high=3)
+    layer.rows.inputs[:, 7] = 90
+    _, alive = layer_problem(layer, 1e-3)
+    assert np.flatnonzero(~alive).tolist() == [7]
+    orders: tuple[Order, ...] = ("second_order", "magnitude", "random")
+    for order in orders:
+        levels = SparseFit(zeros={"layer": 0.2}, order=order)(layer).levels
+        assert not levels[7].any()
+
+
+def test_what_cannot_be_fitted() -> None:
+    layer = random_layer(8, 3)
+    with pytest.raises(QevoError, match="layer: no share of zeros and no mask; there are of a"):
+        SparseFit(zeros={"a": 0.5})(layer)
+    wrong: Order = "best"  # pyright: ignore[reportAssignmentType]
+    with pytest.raises(QevoError, match="order must be one of second_order"):
+        SparseFit(order=wrong)
+
+
+def test_a_network_sparse_layer_by_layer(trained: Any) -> None:
+    teacher = FloatTeacher(trained.module, trained.variables, trained.search.images)
+    shares = [0.0, 0.6, 0.95]
+    costs = sparsity_costs(teacher, shares, bits=4)
+    for layer in costs.values():
+        assert [cost.zeros for cost in layer] == shares
+        divergences, sizes = [c.divergence for c in layer], [c.bytes for c in layer]
+        assert sizes == sorted(sizes, reverse=True)
+        assert divergences[0] < 0.01 < divergences[2]
+    zeros = {"dense_0": 0.8, "dense_1": 0.6, "logits": 0.3}
+    network = teacher.convert(bits=4, rounding=SparseFit(zeros=zeros))
+    for name, share in zeros.items():
+        assert np.mean(np.asarray(network.weights[name]) == 0) >= share - 0.01
+    float_accuracy = trained.accuracy(
+        teacher.module.apply(trained.variables, trained.validation.images)
+    )
+    assert trained.accuracy(network(trained.validation.images)) > float_accuracy - 0.03
+
+    images = trained.search.images[:100]
+    squares = square_costs(network, images)
+    inputs = np.asarray(network.layer_inputs(images)["dense_1"], float)
+    part = {key: np.asarray(v, float) for key, v in network.constants["dense_1"].items()}
+    scale = part["multiplier"] / 2 ** part["shift"]
+    expected = (inputs**2).mean(0)[:, None] * scale**2
+    np.testing.assert_allclose(squares["dense_1"], expected, rtol=1e-5)
+    assert {name: square.shape for name, square in squares.items()} == {
+        name: kernel.shape for name, kernel in network.weights.items()
+    }
