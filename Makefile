@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow bench bench-engine lint clean
+.PHONY: demo test test-slow bench bench-engine bench-kernel lint clean
 
 demo: .venv/installed ## evolve a ternary network on images that come with qevo: runs/demo/
 	$(BIN)/qevo train --name demo $(DEMO)
@@ -22,6 +22,9 @@ bench: .venv/installed-dev ## where the time goes, and the share of pure inferen
 
 bench-engine: .venv/installed-bench ## the population engine against pure inference and its peers
 	$(BIN)/python benchmarks/engine.py --output results/bench_engine.json
+
+bench-kernel: .venv/installed-bench ## discrete problems without networks: throughput, quality, scale
+	$(BIN)/python benchmarks/kernel.py --output results/bench_kernel.json
 
 lint: .venv/installed-dev ## style, types, and the direction of imports
 	$(BIN)/ruff check .

@@ -96,8 +96,8 @@ def weighted_choice(weights: jax.Array, draw: jax.Array) -> tuple[jax.Array, jax
 def least_at_random(scores: jax.Array, draw: jax.Array) -> jax.Array:
     """The place int32 ``[]`` of a least score, in the flattened array; among equals a random one.
 
-    Equals are told apart by a multiplicative hash of their places, in two passes that a CPU
-    vectorises: the least score, then the least hash, which carries the place in its low bits.
+    Equals are told apart by a hash of their places, in two passes that a CPU vectorises: the least
+    score, then the least hash, which carries the place in its low bits.
 
     Args:
       scores: integers of any shape.
@@ -113,5 +113,6 @@ def any_place(where: jax.Array, draw: jax.Array) -> jax.Array:
     mask = np.uint32((1 << bits) - 1)
     place = jnp.arange(where.shape[0], dtype=jnp.uint32)
     mixed = place * (draw | np.uint32(1)) + (draw >> 7) * np.uint32(2654435769)
+    mixed = (mixed ^ (mixed >> 16)) * np.uint32(2246822507)  # as murmur3's last steps do
     tagged = jnp.where(where, (mixed & ~mask) | place, ~np.uint32(0))
     return (jnp.min(tagged) & mask).astype(jnp.int32)

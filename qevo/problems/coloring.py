@@ -15,7 +15,7 @@ from qevo.core.space import Space
 from qevo.errors import QevoError
 from qevo.problems.links import Links
 from qevo.problems.maxcut import merged_pairs
-from qevo.problems.text import Lines
+from qevo.problems.text import Lines, naming
 
 
 class ColoringMoves(NamedTuple):
@@ -97,7 +97,8 @@ class Coloring(MoveProblem):
         if vertices is None:
             raise QevoError(f"{path}: expected a line 'p edge vertices edges', got none")
         table = np.asarray(edges, np.int64).reshape(-1, 2) - 1
-        return cls.of(vertices, table[:, 0], table[:, 1], colors)
+        with naming(path):
+            return cls.of(vertices, table[:, 0], table[:, 1], colors)
 
     def fitness(self, solution: jax.Array, batch: Any) -> jax.Array:
         """The number of edges within a colour."""

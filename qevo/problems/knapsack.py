@@ -13,7 +13,7 @@ from flax import struct
 from qevo.core.moves import MoveProblem
 from qevo.core.space import INT32, Leaf, Space
 from qevo.errors import QevoError
-from qevo.problems.text import Lines
+from qevo.problems.text import Lines, naming
 
 TABLE_STEPS = 1 << 33  # items times capacity that dynamic programming may take: some ten seconds
 
@@ -127,7 +127,8 @@ class Knapsack(MoveProblem):
             raise QevoError(f"{path}: expected the number of items and the capacity, got no line")
         lines.ended(len(items), header[0], "items")
         table = np.asarray(items, np.int64)
-        return cls.of(table[:, 0], table[:, 1], header[1], solve=solve)
+        with naming(path):
+            return cls.of(table[:, 0], table[:, 1], header[1], solve=solve)
 
     @classmethod
     def random(
@@ -201,7 +202,7 @@ def best_value(values: np.ndarray, weights: np.ndarray, capacity: int) -> int:
 def _greedy(
     values: np.ndarray, weights: np.ndarray, capacity: int
 ) -> tuple[np.ndarray, tuple[int, int], int]:
-    """The greedy packing, the break item's value and weight, and the bound's gap above the packing.
+    """The greedy packing, the break item's value and weight, and how far the bound lies above.
 
     The packing takes the items in the order of their value per weight, each that still fits.
     """
@@ -218,5 +219,5 @@ def _greedy(
             bound = int(values[packed].sum()) + left * int(values[item]) // int(weights[item])
     if broken is None:
         return packed, (1, 1), 0
-    gap = bound - int(values[packed].sum())
+    gap = bound - int(values[packed].sum()) + 1  # the bound is rounded down
     return packed, (int(values[broken]), int(weights[broken])), gap

@@ -20,7 +20,7 @@ from qevo.core.moves import MoveProblem
 from qevo.core.space import INT32, Space
 from qevo.errors import QevoError
 from qevo.problems.links import Links
-from qevo.problems.text import Lines
+from qevo.problems.text import Lines, naming
 
 # Benlic and Hao, Breakout local search for the max-cut problem, Eng. Appl. Artif. Intell. 2013.
 _FIRST_CUTS = (  # of G1 to G21
@@ -130,7 +130,9 @@ class MaxCut(MoveProblem):
         table = np.asarray(edges, np.int64).reshape(-1, 3)
         name = pathlib.Path(path).name.split(".")[0].upper()
         known = BEST_KNOWN.get(name)
-        return cls.of(header[0], table[:, 0] - 1, table[:, 1] - 1, table[:, 2], best_known=known)
+        first, second, weight = table[:, 0] - 1, table[:, 1] - 1, table[:, 2]
+        with naming(path):
+            return cls.of(header[0], first, second, weight, best_known=known)
 
     @classmethod
     def rudy(cls, name: str) -> MaxCut:

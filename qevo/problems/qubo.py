@@ -15,7 +15,7 @@ from qevo.core.space import INT32, Space
 from qevo.errors import QevoError
 from qevo.problems.links import Links
 from qevo.problems.maxcut import merged_pairs
-from qevo.problems.text import Lines
+from qevo.problems.text import Lines, naming
 
 
 class QUBOMoves(NamedTuple):
@@ -116,7 +116,8 @@ class QUBO(MoveProblem):
         first, second, weight = table[:, 0] - base, table[:, 1] - base, table[:, 2]
         if twice:
             weight = np.where(first == second, weight, 2 * weight)
-        return cls.of(size, first, second, weight, maximise=maximise)
+        with naming(path):
+            return cls.of(size, first, second, weight, maximise=maximise)
 
     def fitness(self, solution: jax.Array, batch: Any) -> jax.Array:
         """The sum, negated where it is to be maximised."""

@@ -16,6 +16,7 @@ from qevo.core.moves import FocusedProblem, MoveProblem, any_place, weighted_cho
 from qevo.core.space import INT32, Space
 from qevo.errors import QevoError
 from qevo.problems.clauses import Formula, occurrences, read_formula
+from qevo.problems.text import naming
 
 TABLE_BYTES = 1 << 31  # the most that the lists of occurrences may take
 
@@ -96,7 +97,9 @@ class SAT(MoveProblem, FocusedProblem):
         Raises:
           QevoError: the file is malformed; names the line.
         """
-        return cls.from_formula(read_formula(path), None)
+        formula = read_formula(path)
+        with naming(path):
+            return cls.from_formula(formula, None)
 
     @classmethod
     def planted(cls, key: jax.Array, variables: int, clauses: int) -> SAT:

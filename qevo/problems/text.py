@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import lzma
 import pathlib
@@ -11,6 +12,15 @@ from typing import NoReturn
 from qevo.errors import QevoError
 
 _OPEN = {".gz": gzip.open, ".xz": lzma.open}
+
+
+@contextlib.contextmanager
+def naming(path: str | pathlib.Path) -> Iterator[None]:
+    """Puts the file's name before what is wrong with the problem that it holds."""
+    try:
+        yield
+    except QevoError as error:
+        raise QevoError(f"{path}: {error}") from None
 
 
 class Lines:

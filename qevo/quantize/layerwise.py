@@ -127,7 +127,8 @@ def round_with_feedback(
     # The upper factor U of the inverse Uᵀ U: that of the matrix itself in reversed order, inverted.
     reverse = order[::-1]
     lower = np.linalg.cholesky(gram[np.ix_(reverse, reverse)])[::-1, ::-1]
-    factor = scipy.linalg.lapack.dtrtri(lower)[0]
+    (invert,) = scipy.linalg.get_lapack_funcs(("trtri",), (lower,))
+    factor = invert(lower)[0]
     exact = exact[order]
     rounded = np.empty_like(exact)
     for start in range(0, len(exact), _BLOCK):
