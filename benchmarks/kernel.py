@@ -1,0 +1,124 @@
+"""The kernel on discrete problems without networks: throughput, quality and scale.
+
+    python benchmarks/kernel.py [--parts throughput quality scale] [--output bench_kernel.json]
+
+*Throughput*: whole generations of one evolutionary algorithm on OneMax, beside numpy, DEAP,
+nevergrad and evosax (`benchmarks/kernel_throughput.py`). *Quality*: problems with a known target,
+several algorithms of ours and the peers, who solves how many in what time
+(`benchmarks/kernel_quality.py`). *Scale*: the compact genetic algorithm on noisy OneMax, as far as
+the time allows (`benchmarks/kernel_scale.py`).
+
+Each part can be run alone; what it finds replaces that part of the JSON file and leaves the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import json
+import pathlib
+import tempfile
+from typing import Any, Literal, get_args
+
+import jax
+import kernel_quality
+import kernel_scale
+import kernel_throughput
+import tyro
+from kernel_tasks import TASKS
+from rich.console import Console
+
+from qevo.run.provenance import commit, device, versions
+
+Part = Literal["throughput", "quality", "scale"]
+
+PEERS = ("deap", "nevergrad")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Benchmark the kernel."""
+
+    parts: tuple[Part, ...] = get_args(Part)
+    """What to measure."""
+    peers: bool = True
+    """Measure the peers too."""
+    genes: tuple[int, ...] = (1_000, 100_000)
+    """Throughput: numbers of genes."""
+    throughput_seconds: float = 3.0
+    """Throughput: for each measurement, after a warm-up."""
+    tasks: tuple[str, ...] = tuple(TASKS)
+    """Quality: problems."""
+    seeds: int = 15
+    """Quality: runs of the algorithm chosen for a problem."""
+    seconds: float = 60.0
+    """Quality: for each of them at most, compilation not counted."""
+    other_seeds: int = 1
+    """Quality: runs of the algorithms that were not chosen."""
+    peer_seeds: int = 1
+    """Quality: runs of each peer."""
+    peer_seconds: float = 10.0
+    """Quality: for each run of a peer or of an algorithm that was not chosen."""
+    scale_seconds: float = 60.0
+    """Scale: for all sizes together."""
+    huge: int = 0
+    """Scale: genes of a single generation that is timed in a process of its own, such as 100000000;
+    0 for none."""
+    output: pathlib.Path | None = None
+    """JSON file to write; a plot goes beside it."""
+
+
+def main(config: Config) -> None:
+    """Measure, write JSON after each part, and print its table."""
+    unknown = sorted(set(config.tasks) - set(TASKS))
+    if unknown:
+        raise SystemExit(f"no tasks {', '.join(unknown)}; there are {', '.join(TASKS)}")
+    console = Console(width=130)
+    measure = {
+        "throughput": kernel_throughput.measure,
+        "quality": kernel_quality.measure,
+        "scale": kernel_scale.measure,
+    }
+    show = {
+        "throughput": kernel_throughput.table,
+        "quality": kernel_quality.table,
+        "scale": kernel_scale.table,
+    }
+    with tempfile.TemporaryDirectory() as cache:  # each program is compiled once, not once a seed
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        for part in config.parts:
+            with console.status(part) as status:
+                found = measure[part](config, status.update)
+            if config.output:
+                keep(config.output, part, found, config)
+            console.print(show[part](found))
+    if config.output and "scale" in config.parts:
+        kernel_scale.draw(config.output.with_suffix(".png"), found_in(config.output)["scale"])
+
+
+def keep(path: pathlib.Path, part: Part, found: dict[str, Any], config: Config) -> None:
+    """Replace one part of a JSON file; the others keep their own settings and versions."""
+    settings = {k: v for k, v in dataclasses.asdict(config).items() if k != "output"}
+    installed = [name for name in PEERS if importlib.util.find_spec(name)]
+    peers = {name: importlib.metadata.version(name) for name in installed} if config.peers else {}
+    origin = {
+        "settings": settings,
+        "versions": versions() | peers,
+        "device": device(),
+        "commit": commit(),
+    }
+    result = found_in(path) | {"command": "make bench-kernel", part: found | origin}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def found_in(path: pathlib.Path) -> dict[str, Any]:
+    """What an earlier run left in a file; nothing where there is none."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
