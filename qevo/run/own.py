@@ -21,7 +21,7 @@ from qevo.data.load import NAMES
 from qevo.errors import QevoError
 from qevo.nets.float_numerics import Float
 from qevo.nets.images import IMAGENET_PIXELS, RAW_PIXELS, UNIT_RANGE, PixelScaling
-from qevo.nets.registry import ARCHITECTURES, architecture
+from qevo.nets.registry import ARCHITECTURES, STORED, architecture
 from qevo.quantize.convert import float_logits
 from qevo.quantize.importing import fit_arrays, read_arrays, trace
 from qevo.quantize.published import load_published, published_scaling
@@ -218,7 +218,7 @@ def _by_name(arrays: dict[str, np.ndarray], network: str, shapes: Any) -> Any:
 
 def _definition(network: str) -> Any:
     """A module, or a function of arrays and images."""
-    if network in ARCHITECTURES:
+    if network in STORED:
         return architecture(network)
     file, colon, name = network.rpartition(":")
     if not colon:
