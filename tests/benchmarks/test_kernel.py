@@ -123,4 +123,4 @@ def test_parts_are_kept_beside_each_other(kernel: Any, tmp_path: pathlib.Path) -
     assert row["genes"] == 1000
     assert row["evaluations"] > 0
     assert found["scale"]["settings"]["scale_seconds"] == 0.1
-    assert path.with_suffix(".png").exists()
+    assert path.with_suffix(".png").exists() == row["converged"]
