@@ -50,7 +50,7 @@ TASKS = {
         lambda p: TabuSearch(p, TABU), lambda: Coloring.of(40, *random_graph(40, 160, 7), 5), 20, 0
     ),
     "annealing, nk": Task(
-        lambda p: Annealing(p, AnnealingConfig(population=4, moves=600, cycle=16, restart=20)),
+        lambda p: Annealing(p, AnnealingConfig(population=8, moves=2000, cycle=16, restart=32)),
         lambda: NK.random(jax.random.key(0), 60, 3),
         200,
     ),
@@ -89,7 +89,7 @@ def test_it_reaches_the_bar_and_the_same_bits_again(task: Task) -> None:
     bar = problem.optimum if task.bar is None else task.bar
     result = search(task)
     assert result.fitness <= bar
-    assert result.metrics[0]["accepted"] > bar or "trap" not in str(problem)
+    assert result.metrics[0]["accepted"] > bar or result.found == 1
     assert result.fitness == int(problem.fitness(result.solution, ()))
     space = problem.space
     assert bool(jnp.all((result.genes >= space.low) & (result.genes <= space.high)))

@@ -182,6 +182,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_stages_give_the_same_bits_on_any_devices(tmp_path: pathlib.Path) -> None:
     here = pathlib.Path(__file__).parent
     environment = os.environ | {
