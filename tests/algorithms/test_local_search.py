@@ -44,7 +44,7 @@ TABU = TabuConfig(population=4, moves=150, patience=100, kick=10)
 POINTS = MemeticConfig(crossover="points", points=4, tournament=2, patience=9)
 TASKS = {
     "tabu, max-cut": Task(
-        lambda p: TabuSearch(p, TABU), lambda: MaxCut.of(100, *random_graph(100, 500, 7)), 20, -350
+        lambda p: TabuSearch(p, TABU), lambda: MaxCut.of(100, *random_graph(100, 500, 7)), 20, -360
     ),
     "tabu, colouring": Task(
         lambda p: TabuSearch(p, TABU), lambda: Coloring.of(40, *random_graph(40, 160, 7), 5), 20, 0
@@ -89,7 +89,7 @@ def test_it_reaches_the_bar_and_the_same_bits_again(task: Task) -> None:
     bar = problem.optimum if task.bar is None else task.bar
     result = search(task)
     assert result.fitness <= bar
-    assert result.metrics[0]["accepted"] > bar or result.found == 1
+    assert int(problem.fitness(problem.space.decode(problem.space.start), ())) > bar
     assert result.fitness == int(problem.fitness(result.solution, ()))
     space = problem.space
     assert bool(jnp.all((result.genes >= space.low) & (result.genes <= space.high)))
