@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import pathlib
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,6 +21,29 @@ from qevo.algorithms import Coevolution, CoevolutionConfig
 from qevo.core import Algorithm, FunctionProblem, Leaf, Problem, Proposal, Result, Space, evolve
 
 QUICK = {"xla_backend_optimization_level": 0}  # compiler options for a program that runs once
+
+
+def on_devices(count: int, code: str, *arguments: object, quick: bool = False) -> str:
+    """What code prints in a process of its own, on so many devices that are forced on the host.
+
+    It can import the tests' modules; warnings are errors. ``quick`` compiles fast, to slow code.
+    """
+    here = pathlib.Path(__file__).parent
+    flags = f"--xla_force_host_platform_device_count={count}"
+    if quick:
+        flags += " --xla_backend_optimization_level=0"
+    folders = [here, *(path for path in here.iterdir() if path.is_dir())]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, folders)),
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": flags,
+    }
+    command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def onemax(genes: int = 96) -> FunctionProblem:

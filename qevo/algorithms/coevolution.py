@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from qevo.core import blocks
@@ -88,9 +87,7 @@ class Coevolution(Algorithm):
         super().__init__(space, config.population)
         self.config = config
         self._check()
-        movable = np.asarray(space.low < space.high)
-        if not movable.any():
-            raise QevoError("no gene can move: low equals high everywhere")
+        space.count_movable()
         self.group = min(config.group, space.size // config.subgroups)
         self.levels = 2 * config.radius + 1
         self.spread = round(config.spread * TABLE_TOTAL)

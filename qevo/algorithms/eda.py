@@ -117,8 +117,7 @@ class EDA(Algorithm):
 
     def _check(self) -> None:
         c = self.config
-        if self.levels == 1:
-            raise QevoError("no gene can move: low equals high everywhere")
+        self.space.count_movable()
         if self.levels > _MOST_LEVELS:
             raise QevoError(
                 f"a gene has {self.levels} levels, and a table at most {_MOST_LEVELS}; Coevolution "

@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from qevo.core.algorithm import Algorithm
@@ -99,9 +98,7 @@ class Genetic(Algorithm):
         offspring = config.population if config.offspring is None else config.offspring
         super().__init__(space, offspring)
         self.config = config
-        movable = int(np.sum(np.asarray(space.low < space.high)))
-        if not movable:
-            raise QevoError("no gene can move: low equals high everywhere")
+        movable = space.count_movable()
         self._check()
         self.all_movable = movable == space.size
         self.slots = min(config.slots, movable)

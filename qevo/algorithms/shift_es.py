@@ -106,7 +106,7 @@ class ShiftES(Algorithm):
         self.stages = tuple(Stage(*stage) for stage in config.stages)
         self.spared = 1
         self._check()
-        movable = int(np.sum(np.asarray(space.low < space.high)))
+        movable = space.count_movable()
         self.all_movable = movable == space.size
         self.slots = min(config.slots, movable)
         self.law = power_law(max(min(self.slots, movable // 2), 1), config.exponent)

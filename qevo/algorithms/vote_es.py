@@ -79,9 +79,7 @@ class VoteES(Algorithm):
         config = config or VoteConfig()
         super().__init__(space, config.population)
         self.config = config
-        movable = int(np.sum(np.asarray(space.low < space.high)))
-        if not movable:
-            raise QevoError("no gene can move: low equals high everywhere")
+        movable = space.count_movable()
         self._check()
         self.all_movable = movable == space.size
         self.group = min(config.group, movable)

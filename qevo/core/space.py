@@ -82,6 +82,17 @@ class Space:
         """N, the number of genes."""
         return self.start.shape[0]
 
+    def count_movable(self) -> int:
+        """How many genes have a choice.
+
+        Raises:
+          QevoError: none has.
+        """
+        count = int(np.sum(np.asarray(self.low < self.high)))
+        if not count:
+            raise QevoError("no gene can move: low equals high everywhere")
+        return count
+
     @classmethod
     def of(cls, leaves: Any) -> Space:
         """Build a space from a pytree whose leaves are `Leaf`.

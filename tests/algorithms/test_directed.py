@@ -3,10 +3,7 @@
 import dataclasses
 import itertools
 import json
-import os
 import pathlib
-import subprocess
-import sys
 from typing import Any
 
 import jax
@@ -17,7 +14,7 @@ from flax import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from support import QUICK
+from support import QUICK, on_devices
 
 from qevo.algorithms.directed import (
     IMPORTANCE_LIMIT,
@@ -221,8 +218,7 @@ def test_the_same_bits_again_also_after_a_stop(tmp_path: pathlib.Path) -> None:
 
 
 SHARDED = """
-import json, sys
-sys.path[:0] = sys.argv[1:]
+import json
 import numpy as np
 import test_directed as here
 found = [here.run(generations=30, devices=count).carry.state.genes for count in (1, 4)]
@@ -231,15 +227,7 @@ print(json.dumps([np.asarray(genes).tolist() for genes in found]))
 
 
 def test_it_does_not_depend_on_the_devices() -> None:
-    here = pathlib.Path(__file__).parent
-    done = subprocess.run(
-        [sys.executable, "-c", SHARDED, str(here), str(here.parent)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
-    )
-    one, four = json.loads(done.stdout)
+    one, four = json.loads(on_devices(4, SHARDED))
     assert one == four
 
 

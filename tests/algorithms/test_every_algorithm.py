@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import os
 import pathlib
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import QUICK, Medians, Walk, onemax, quadratic
+from support import QUICK, Medians, Walk, on_devices, onemax, quadratic
 
 from qevo.algorithms import (
     EDA,
@@ -163,16 +160,7 @@ print(json.dumps(found))
 
 def test_any_devices_give_the_same_bits() -> None:
     """Four of them are forced on the host, in a process apart."""
-    here = pathlib.Path(__file__).parent
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(map(str, (here, here.parent))),
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0",
-    }
-    command = [sys.executable, "-W", "error", "-c", SHARDED]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = json.loads(on_devices(4, SHARDED, quick=True))
     assert found.keys() == ALGORITHMS.keys()
     for name, (one, four) in found.items():
         assert one == four, name

@@ -1,10 +1,7 @@
 """What every local search does on the problems that it can move in; a new one is one line."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import onemax
+from support import on_devices, onemax
 
 from qevo.algorithms import (
     Annealing,
@@ -165,16 +162,8 @@ print(json.dumps(found))
 
 def test_chains_are_shared_out_over_devices_with_the_same_bits() -> None:
     """Four of them are forced on the host, in a process apart."""
-    here = pathlib.Path(__file__).parent
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(map(str, (here, here.parent))),
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0",
-    }
-    command = [sys.executable, "-W", "error", "-c", SHARDED]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    for name, (one, four, two) in json.loads(done.stdout).items():
+    found = json.loads(on_devices(4, SHARDED, quick=True))
+    for name, (one, four, two) in found.items():
         assert one == four == two, name
 
 

@@ -2,10 +2,7 @@
 
 import functools
 import json
-import os
 import pathlib
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import on_devices
 
 from qevo.algorithms import EDA, EDAConfig, Genetic, GeneticConfig, minimize
 from qevo.core import Leaf, Space
@@ -121,18 +119,7 @@ print(json.dumps([run(devices).metrics for devices in (1, 4)]))
 
 
 def test_a_wrapped_function_is_shared_out_over_devices() -> None:
-    here = pathlib.Path(__file__).parent
-    environment = os.environ | {
-        "PYTHONPATH": str(here),
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-    }
-    command = [sys.executable, "-W", "error", "-c", SHARDED]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    one, four = json.loads(done.stdout)
+    one, four = json.loads(on_devices(4, SHARDED))
     assert one == four
     assert len(one) == 8
 

@@ -1,9 +1,6 @@
 """What devices tell each other in a generation: scores, and nothing else."""
 
-import os
-import pathlib
-import subprocess
-import sys
+from support import on_devices
 
 PROGRAM = """
 import re
@@ -29,12 +26,4 @@ print(re.findall(rf"= (\\S+?)(?:{{[^}}]*}})? ({kinds})\\(", text))
 
 
 def test_scores_are_all_that_devices_tell_each_other() -> None:
-    environment = os.environ | {
-        "PYTHONPATH": str(pathlib.Path(__file__).parents[1]),
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-    }
-    command = [sys.executable, "-W", "error", "-c", PROGRAM]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "[('s32[16]', 'all-gather')]"
+    assert on_devices(8, PROGRAM).strip() == "[('s32[16]', 'all-gather')]"

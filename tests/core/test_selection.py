@@ -2,17 +2,14 @@
 
 import dataclasses
 import json
-import os
 import pathlib
-import subprocess
-import sys
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import Medians, Walk, onemax, state
+from support import Medians, Walk, on_devices, onemax, state
 
 from qevo.algorithms import ShiftConfig, ShiftES
 from qevo.core import FunctionProblem, Proposal, Result, Space, evolve
@@ -184,19 +181,11 @@ print(json.dumps(found))
 
 @pytest.mark.slow
 def test_stages_give_the_same_bits_on_any_devices(tmp_path: pathlib.Path) -> None:
-    here = pathlib.Path(__file__).parent
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]),
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-    }
-    command = [sys.executable, "-W", "error", "-c", MANY, str(tmp_path / "many")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    found = json.loads(on_devices(8, MANY, tmp_path / "many"))
     alone = staged_search(tmp_path / "alone", devices=1)
     expected = state(alone, tmp_path / "alone")
     names = ("default", "two", "rows")
-    assert json.loads(done.stdout) == dict.fromkeys(names, expected)
+    assert found == dict.fromkeys(names, expected)
 
     # Nor does it matter where a run was interrupted.
     first = staged_search(tmp_path / "parts", devices=1, max_seconds=0.0)

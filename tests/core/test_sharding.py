@@ -1,13 +1,10 @@
 """The same bits on one device and on many; the many are forced on the host, in a process apart."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
-from support import noisy_search, state
+from support import noisy_search, on_devices, state
 
 MANY = """
 import json, pathlib, sys
@@ -34,16 +31,8 @@ print(json.dumps(found))
 
 
 def test_any_devices_give_the_same_bits(tmp_path: pathlib.Path) -> None:
-    here = pathlib.Path(__file__).parent
-    environment = os.environ | {
-        "PYTHONPATH": str(here.parent),
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-    }
-    command = [sys.executable, "-W", "error", "-c", MANY, str(tmp_path / "many")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    found = json.loads(on_devices(8, MANY, tmp_path / "many"))
     alone = noisy_search(tmp_path / "alone", devices=jax.devices()[:1])
     expected = state(alone, tmp_path / "alone")
     names = ("last", "two", "eight", "default", "rows", "only rows")
-    assert json.loads(done.stdout) == dict.fromkeys(names, expected)
+    assert found == dict.fromkeys(names, expected)

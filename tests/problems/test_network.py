@@ -6,10 +6,7 @@ import dataclasses
 import functools
 import itertools
 import json
-import os
 import pathlib
-import subprocess
-import sys
 from typing import Any
 
 import jax
@@ -18,7 +15,7 @@ import numpy as np
 import pytest
 import tiny
 from networks import mixed_paths, random_variables, with_paths
-from support import QUICK
+from support import QUICK, on_devices
 
 from qevo.algorithms import Coevolution, CoevolutionConfig
 from qevo.core import Proposal, blocks
@@ -467,16 +464,7 @@ again = block_search(folder / "again", resume=True, **one)
 runs = {"alone": alone, "together": together, "again": again}
 print(json.dumps({name: state(run, folder / name) for name, run in runs.items()}))
 """
-        flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-        environment = os.environ | {
-            "PYTHONPATH": str(pathlib.Path(__file__).parent.parent),
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": flags,  # the second one compiles faster
-        }
-        command = [sys.executable, "-W", "error", "-c", code, str(tmp_path)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout)
+        found = json.loads(on_devices(8, code, tmp_path, quick=True))
         assert found["together"] == found["alone"]
         assert found["again"] == found["alone"]
 
