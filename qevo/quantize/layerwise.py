@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -74,33 +74,64 @@ class LayerwiseFit:
     def __call__(self, layer: FloatLayer) -> Rounded:
         return self.solve(layer, regression(layer, self.ridge))
 
-    def solve(self, layer: FloatLayer, problem: LeastSquares) -> Rounded:
-        """The fit, given the layer's quadratic form and the weights it is least at."""
+    def solve(
+        self,
+        layer: FloatLayer,
+        problem: LeastSquares,
+        *,
+        mask: np.ndarray | None = None,
+        values: np.ndarray | None = None,
+    ) -> Rounded:
+        """The fit, given the layer's quadratic form and the weights it is least at.
+
+        Args:
+          layer: its levels and scales.
+          problem: its quadratic form.
+          mask: the weights that are not 0, bool ``[K, C]``; all by default.
+          values: the real weights to start from, ``[K, C]``; the form's target by default.
+        """
         gram, target = problem
         channels = target.shape[1]
-        base = squared_error_scale(target, layer.low, layer.high, layer.grid)
+        exact = target if values is None else values
+        base = squared_error_scale(exact, layer.low, layer.high, layer.grid)
         # All starts side by side: column i·C + c is channel c from start i.
         scale = layer.grid.nearest(np.outer(self.starts, base)).reshape(-1)
-        levels = round_with_feedback(
-            np.tile(target, len(self.starts)) / scale, gram, layer.low, layer.high
-        )
+        low, high = _bounds(layer, mask, len(self.starts))
+        levels = round_with_feedback(np.tile(exact, len(self.starts)) / scale, gram, low, high)
         if target.size > self.large:
-            levels, scale = _best_start(problem, levels, scale)
+            levels, scale = best_of(problem, levels, scale)
+            low, high = _bounds(layer, mask, 1)
         target = np.tile(target, len(scale) // channels)
         gram_target = gram @ target
         for _ in range(self.rounds):
-            levels = descend(levels, scale, target, gram, layer.low, layer.high, self.sweeps)
+            levels = descend(levels, scale, target, gram, low, high, self.sweeps)
             scale = best_scale(levels, gram, gram_target, scale)
             scale = layer.grid.nearest(scale.reshape(-1, channels)).reshape(-1)
-        levels = descend(levels, scale, target, gram, layer.low, layer.high, self.sweeps)
-        levels, scale = _best_start(problem, levels, scale)
+        levels = descend(levels, scale, target, gram, low, high, self.sweeps)
+        levels, scale = best_of(problem, levels, scale)
         return Rounded(levels.astype(np.int8), scale)
 
 
-def _best_start(
+def _bounds(layer: FloatLayer, mask: np.ndarray | None, times: int) -> tuple[Any, Any]:
+    """The least and the largest level of every weight, or of all."""
+    if mask is None:
+        return layer.low, layer.high
+    return layer.low * np.tile(mask, times), layer.high * np.tile(mask, times)
+
+
+def best_of(
     problem: LeastSquares, levels: np.ndarray, scale: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of several starts side by side the one with the least error, channel by channel."""
+    """Of several roundings side by side the one with the least error, channel by channel.
+
+    Args:
+      problem: of ``C`` channels.
+      levels: ``[K, n * C]``.
+      scale: ``[n * C]``.
+
+    Returns:
+      ``[K, C]`` and ``[C]``.
+    """
     genes, channels = problem.target.shape
     starts = levels.reshape(genes, -1, channels), scale.reshape(-1, channels)
     errors = [problem.error(starts[0][:, i], starts[1][i]) for i in range(len(starts[1]))]

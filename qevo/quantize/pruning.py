@@ -16,19 +16,13 @@ from qevo.algorithms.least_squares import ColumnSearch, evolve_columns, integer_
 from qevo.errors import QevoError
 from qevo.nets.network import QuantizedNetwork
 from qevo.quantize.convert import FloatTeacher
-from qevo.quantize.layerwise import (
-    LeastSquares,
-    best_scale,
-    damping,
-    descend,
-    round_with_feedback,
-)
+from qevo.quantize.layerwise import LayerwiseFit, LeastSquares, best_of, best_scale, damping
 from qevo.quantize.rounding import FloatLayer, Rounded, round_squared_error
-from qevo.quantize.scales import squared_error_scale
-from qevo.quantize.sensitivity import _OneRounded
+from qevo.quantize.sensitivity import OneRounded
 
 Order = Literal["second_order", "magnitude", "random"]
 
+_FIT = LayerwiseFit(ridge=1e-3, starts=(0.7, 0.85, 1.0, 1.2), sweeps=3)
 _DEAD = 1e-9  # variance of an input, relative to the mean, that is none
 
 
@@ -151,17 +145,15 @@ class SparseFit:
     """A rounding that zeroes a share of each layer and fits levels of the others in integers.
 
     The survivors, wherever they are, get the levels and the scale of the least error in their
-    layer's output: sequential rounding from several scales, coordinate descent, and perhaps the
-    search of `evolve_columns`, all with the bounds of a zeroed weight at 0.
+    layer's output by `LayerwiseFit`, and perhaps the search of `evolve_columns`, with the bounds of
+    a zeroed weight at 0.
 
     Attributes:
       zeros: share of each layer's weights, by its name.
       order: which weights go: "second_order" by `pruned`, those of the least "magnitude" in the
         float network, or "random" ones.
       masks: of layers whose survivors are known, bool ``[..., C]``; other layers follow ``zeros``.
-      ridge: added to the inputs' covariance, relative to its mean diagonal.
-      starts: scales to start from, relative to that of the least squared error.
-      sweeps: of coordinate descent.
+      fit: how survivors get their levels, and the ridge that masks are chosen with.
       search: of `evolve_columns`; ``None`` for none.
       seed: of the search and the random order.
     """
@@ -169,9 +161,7 @@ class SparseFit:
     zeros: Mapping[str, float] = dataclasses.field(default_factory=dict)
     order: Order = "second_order"
     masks: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    ridge: float = 1e-3
-    starts: tuple[float, ...] = (0.7, 0.85, 1.0, 1.2)
-    sweeps: int = 3
+    fit: LayerwiseFit = _FIT
     search: ColumnSearch | None = None
     seed: int = 0
 
@@ -180,7 +170,7 @@ class SparseFit:
             raise QevoError(f"order must be one of {', '.join(get_args(Order))}: {self.order!r}")
 
     def __call__(self, layer: FloatLayer) -> Rounded:
-        problem, alive = layer_problem(layer, self.ridge)
+        problem, alive = layer_problem(layer, self.fit.ridge)
         return self._fit(layer, problem, *self._prune(layer, problem, alive))
 
     def _prune(
@@ -206,35 +196,22 @@ class SparseFit:
     def _fit(
         self, layer: FloatLayer, problem: LeastSquares, mask: np.ndarray, values: np.ndarray
     ) -> Rounded:
+        best = self.fit.solve(layer, problem, mask=mask, values=values)
+        if self.search is None:
+            return best
         gram, target = problem
-        base = squared_error_scale(values, layer.low, layer.high, layer.grid)
-        wanted = gram @ target
-        low, high = layer.low * mask, layer.high * mask
-        found: list[Rounded] = []
-        for start in self.starts:
-            scale = layer.grid.nearest(base * start)
-            levels = round_with_feedback(values / scale, gram, low, high)
-            for _ in range(2):
-                levels = descend(levels, scale, target, gram, low, high, self.sweeps)
-                scale = layer.grid.nearest(best_scale(levels, gram, wanted, scale))
-            found.append(Rounded(levels, scale))
-        best = _better(problem, found)
-        if self.search is not None:
-            key = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(layer.name.encode()))
-            whole = best.levels.astype(np.int64)
-            columns = integer_columns(whole, target / best.scale, gram, low=low, high=high)
-            levels = np.asarray(evolve_columns(key, columns, self.search)).T.astype(np.float64)
-            scale = layer.grid.nearest(best_scale(levels, gram, wanted, best.scale))
-            best = _better(problem, [best, Rounded(levels, scale)])
-        return Rounded(best.levels.astype(np.int8), best.scale)
-
-
-def _better(problem: LeastSquares, found: Sequence[Rounded]) -> Rounded:
-    """Of several roundings the one with the least error, channel by channel."""
-    best = np.argmin([problem.error(*one) for one in found], axis=0)
-    each = np.arange(len(best))
-    levels, scales = (np.stack(parts) for parts in zip(*found, strict=True))
-    return Rounded(levels[best, :, each].T, scales[best, each])
+        key = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(layer.name.encode()))
+        columns = integer_columns(
+            best.levels.astype(np.int64),
+            target / best.scale,
+            gram,
+            low=layer.low * mask,
+            high=layer.high * mask,
+        )
+        levels = np.asarray(evolve_columns(key, columns, self.search)).T
+        scale = layer.grid.nearest(best_scale(levels, gram, gram @ target, best.scale))
+        both = (np.concatenate(parts, axis=-1) for parts in zip(best, (levels, scale), strict=True))
+        return Rounded(*best_of(problem, *both))
 
 
 class SparsityCost(NamedTuple):
@@ -261,7 +238,7 @@ def sparsity_costs(
     Weights go by `pruned` and the others are refitted as real numbers; the inputs are those of an
     8-bit network. Choose a share for each layer with `qevo.compress.allocate`.
     """
-    one = _OneRounded(teacher)
+    one = OneRounded(teacher)
     costs: dict[str, list[SparsityCost]] = {}
 
     def note(layer: FloatLayer) -> Rounded:

@@ -70,7 +70,7 @@ def layer_costs(
     All layers but one stay float. The one has a bias that keeps its mean output, as the networks
     have. Sensitivity in this sense: Wang et al. 2019 (HAQ) and many since.
     """
-    one = _OneRounded(teacher)
+    one = OneRounded(teacher)
     costs: dict[str, dict[str, LayerCost]] = {}
 
     def note(layer: FloatLayer) -> Rounded:
@@ -115,7 +115,7 @@ def bits_costs(
       QevoError: other bits, or as `FloatTeacher.convert`.
     """
     limits = {value: levels(value) for value in bits}
-    one = _OneRounded(teacher)
+    one = OneRounded(teacher)
     costs: dict[str, dict[str | int, BitsCost]] = {}
 
     def note(layer: FloatLayer) -> Rounded:
@@ -163,7 +163,7 @@ class _SharedMoments(FloatLayer):
         return self.shared()
 
 
-class _OneRounded:
+class OneRounded:
     """The float network with other weights in one layer."""
 
     def __init__(self, teacher: FloatTeacher) -> None:

@@ -111,7 +111,7 @@ def test_a_fit_has_its_zeros_and_the_scale_of_the_grid(order: Order) -> None:
     assert found.levels.min() >= -4
     assert found.levels.max() <= 3
     assert np.array_equal(layer.grid.nearest(found.scale), found.scale)
-    form, _ = layer_problem(layer, fit.ridge)
+    form, _ = layer_problem(layer, fit.fit.ridge)
     # Less lost than with all the weights rounded down to nothing, and than with plain rounding.
     error = form.error(found.levels, found.scale).sum()
     assert error < form.error(np.zeros((40, 12)), np.ones(12)).sum()
