@@ -10,6 +10,7 @@ committed at once, what is given back and repaired, and all constants are ours.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -182,11 +183,11 @@ class Directed(Algorithm):
         return [names.index(name) for name, _ in c.zeros]
 
     def describe(self) -> dict[str, Any]:
-        """All settings, and the sum of importances."""
+        """All settings, and a digest of the importances."""
         known = dataclasses.asdict(self.config)
         known["zeros"] = [list(target) for target in self.config.zeros]
-        total = int(np.asarray(self.importance).sum(dtype=np.int64))
-        return super().describe() | known | {"importance": total}
+        digest = hashlib.sha256(np.asarray(self.importance).tobytes()).hexdigest()
+        return super().describe() | known | {"importance_sha256": digest}
 
     def start(self, key: jax.Array) -> DirectedState:
         """The space's start, of which nothing is zeroed yet."""
