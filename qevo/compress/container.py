@@ -10,8 +10,8 @@ The file, all integers little-endian or as `varint`:
     layers              one part each (`qevo.compress.coder`)
     digest              8 bytes, BLAKE2b of all before
 
-Every stream ends with a checksum of what was coded. Nothing is allocated before its size is checked
-against the file and the reader's limit.
+Every stream ends with a checksum of what was coded. Nothing is decoded before its size is checked
+against the architecture, the file and the reader's limit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from qevo.compress.varint import Reader, varint
 from qevo.errors import QevoError
 from qevo.nets.file import load as load_safetensors
 from qevo.nets.file import restore, write_whole
-from qevo.nets.network import QuantizedNetwork
+from qevo.nets.network import QuantizedNetwork, variables_of
+from qevo.nets.proof import prove
 
 MAGIC = b"qevo"
 VERSION = 1
@@ -104,13 +105,15 @@ class CompressedNetwork:
             architecture than ``module``.
         """
         header = self.header
-        constants: dict[str, dict[str, jax.Array]] = {}
-        for (name, key), values in decode_integers(self.constants, header.constants()).items():
-            constants.setdefault(name, {})[key] = jnp.asarray(values)
-        weights = {part.header.name: jnp.asarray(part.weights()) for part in self.parts}
         try:
+            module = restore(dict(header.architecture), module)
+            _check_shapes(header, module)
+            constants: dict[str, dict[str, jax.Array]] = {}
+            for (name, key), values in decode_integers(self.constants, header.constants()).items():
+                constants.setdefault(name, {})[key] = jnp.asarray(values)
+            weights = {part.header.name: jnp.asarray(part.weights()) for part in self.parts}
             return QuantizedNetwork(
-                module=restore(dict(header.architecture), module),
+                module=module,
                 image_shape=header.image_shape,
                 weights=weights,
                 constants=constants,
@@ -121,10 +124,28 @@ class CompressedNetwork:
                 activation_bits=header.activation_bits,
                 scales=self.scales,
             )
+        except CompressedFileError:
+            raise
         except QevoError as error:
             raise CompressedFileError(str(error)) from None
         except Exception as error:  # an architecture is free in what it raises for its fields
             raise CompressedFileError(f"the parts do not make a network: {error!r}") from error
+
+
+def _check_shapes(header: Header, module: nn.Module) -> None:
+    """Refuse sizes that the architecture does not have, before anything of that size is decoded.
+
+    Raises:
+      QevoError: as `prove`, which sees one number in place of each array.
+    """
+    weights = {layer.name: np.broadcast_to(np.int8(0), layer.shape) for layer in header.layers}
+    constants: dict[str, dict[str, np.ndarray]] = {}
+    for (name, key), shape in header.constants().items():
+        value = np.int32(key == "multiplier")  # the least that a network can have
+        constants.setdefault(name, {})[key] = np.broadcast_to(value, shape)
+    layers = {layer.name: layer.facts for layer in header.layers}
+    ranges = {operation.name: (operation.low, operation.high) for operation in header.operations}
+    prove(module, header.image_shape, variables_of(weights, constants), layers, ranges)
 
 
 def compress(network: QuantizedNetwork, about: Mapping[str, str | float] | None = None) -> bytes:

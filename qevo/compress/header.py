@@ -20,6 +20,7 @@ from qevo.nets.network import QuantizedNetwork
 
 MAX_HEADER = 1 << 18  # bytes of JSON
 _MAX_NAME = 1 << 10  # characters
+_MAX_OPERATION = 1 << 10  # numbers of one constant of an operation without weights
 KEYS = ("bias", "multiplier", "shift")  # constants of a layer
 
 # Deflate finds these bytes without their being in the file. A change is another file version.
@@ -242,6 +243,8 @@ def _unpack_layer(name: Any, bits: Any, shape: Any, facts: Any, keys: Any = KEYS
     shape, keys = _shape(shape), tuple(_text(key) for key in keys)
     if len(shape) not in (2, 4):
         raise ValueError(f"{name}: weights of shape {list(shape)}")
+    if not {*keys} <= {*KEYS}:
+        raise ValueError(f"{name}: constants {list(keys)}")
     bits = bits if isinstance(bits, str) else _integer(bits)
     levels(bits, _text(name))  # refuses others
     facts = _facts(_text(name), bits, shape, facts, keys)
@@ -272,6 +275,8 @@ def _facts(
 
 def _unpack_operation(name: Any, low: Any, high: Any, shapes: Any) -> Operation:
     known = {_text(key): _shape(shape) for key, shape in shapes.items()}
+    if any(math.prod(shape) > _MAX_OPERATION for shape in known.values()):
+        raise ValueError(f"{name}: constants of {known}")
     return Operation(_text(name), _integer(low), _integer(high), known)
 
 

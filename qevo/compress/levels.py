@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from qevo.compress.coder import model_bits
-from qevo.compress.kmeans import integer_levels
+from qevo.compress.integer_levels import integer_levels
 from qevo.compress.model import OFF, exponents
 from qevo.errors import QevoError
 

@@ -71,7 +71,7 @@ class QuantizedNetwork:
     def __post_init__(self) -> None:
         for field in ("layers", "ranges"):
             object.__setattr__(self, field, FrozenDict(getattr(self, field)))
-        variables = _variables(self.weights, self.constants)
+        variables = variables_of(self.weights, self.constants)
         proof = prove(self.module, self.image_shape, variables, self.layers, self.ranges)
         layers = FrozenDict({name: self.layers[name] for name in proof.layers})
         object.__setattr__(self, "layers", layers)
@@ -151,7 +151,9 @@ class QuantizedNetwork:
         save(self, path)
 
 
-def _variables(weights: Weights, constants: Constants) -> dict[str, Any]:
+def variables_of(
+    weights: Mapping[str, Any], constants: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     """The linen collections of `Integer`, nested by module path."""
     kernels = {(*name.split("/"), "kernel"): value for name, value in weights.items()}
     flat = {(*n.split("/"), key): v for n, part in constants.items() for key, v in part.items()}
@@ -166,7 +168,7 @@ def forward(
     module: nn.Module, weights: Weights, constants: Constants, images: jax.Array
 ) -> jax.Array:
     """The int32 output for prepared int8 images of a `QuantizedNetwork.integer_module`."""
-    output = module.apply(_variables(weights, constants), images)
+    output = module.apply(variables_of(weights, constants), images)
     assert isinstance(output, jax.Array)
     return output
 
@@ -175,7 +177,7 @@ def forward(
 def _layer_inputs(
     module: nn.Module, weights: Weights, constants: Constants, images: jax.Array
 ) -> Any:
-    _, state = module.apply(_variables(weights, constants), images, mutable=["inputs"])
+    _, state = module.apply(variables_of(weights, constants), images, mutable=["inputs"])
     return state["inputs"]
 
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from qevo.compress import (
     CompressedFileError,
     compress,
+    container,
     decompress,
     load,
     open_compressed,
@@ -222,6 +223,23 @@ def test_hostile_headers(data: bytes, kind: str) -> None:
     """With the right digest: what is said is checked before it is believed."""
     with pytest.raises(CompressedFileError):
         decompress(with_header(data, HOSTILE[kind]))
+
+
+@pytest.mark.parametrize("side", [43, 1 << 13])
+def test_sizes_are_checked_before_anything_is_decoded(
+    data: bytes, side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[object] = []
+    for name in ("decode_layer", "decode_integers"):
+        monkeypatch.setattr(container, name, lambda *given: decoded.append(given))
+    for wrong in (
+        lambda h: h["layers"][0].__setitem__(2, [side, 30]),
+        lambda h: h["operations"][0].__setitem__(3, {"bias": [1 << 13], "shift": []}),
+        lambda h: h["layers"][0].append(["bias", "multiplier", "shift", "more"]),
+    ):
+        with pytest.raises(CompressedFileError):
+            decompress(with_header(data, wrong))
+    assert not decoded
 
 
 def test_hostile_json(data: bytes) -> None:
