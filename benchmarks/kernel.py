@@ -17,6 +17,7 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 import json
+import os
 import pathlib
 import tempfile
 from typing import Any, Literal, get_args
@@ -74,6 +75,8 @@ def main(config: Config) -> None:
     unknown = sorted(set(config.tasks) - set(TASKS))
     if unknown:
         raise SystemExit(f"no tasks {', '.join(unknown)}; there are {', '.join(TASKS)}")
+    # A chain of a local search keeps to one core: the others are devices of their own.
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     console = Console(width=130)
     measure = {
         "throughput": kernel_throughput.measure,

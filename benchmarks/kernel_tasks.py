@@ -10,7 +10,7 @@ import jax
 from qevo.algorithms import EDA, EDAConfig, Genetic, GeneticConfig, ShiftConfig, ShiftES
 from qevo.algorithms.annealing import Annealing
 from qevo.algorithms.focused import FocusedSearch
-from qevo.algorithms.memetic import Crossover, Memetic, MemeticConfig
+from qevo.algorithms.memetic import Memetic, MemeticConfig
 from qevo.algorithms.tabu import TabuConfig, TabuSearch
 from qevo.core.algorithm import Algorithm
 from qevo.core.moves import MoveProblem
@@ -22,13 +22,15 @@ from qevo.problems.pbo import PBO
 from qevo.problems.sat import SAT
 from qevo.problems.traps import Trap
 
-# Where genes matter together only with their neighbours, a walk has little to do between crossings.
-SHORT_WALKS = TabuConfig(32, moves=1000, tenure=5, tenure_spread=10, patience=200, kick=8)
+# Where genes matter together only with their neighbours, crossover of runs of genes does the rest.
+NEIGHBOURS = TabuConfig(32, moves=1000), MemeticConfig("points", points=8, tournament=2, patience=6)
+# Where a walk soon is as good as it gets, many short ones.
+SHORT_WALKS = TabuConfig(128, moves=100), MemeticConfig("points", points=16, tournament=2)
 # Many members, and nothing but crossover of runs of genes: what is good must be there at first.
 RECOMBINATION = GeneticConfig(
     8192, tournament=1, crossed=1.0, crossover="points", points=20, mutated=0.0, slots=1
 )
-_STAGNANT = 50  # generations without a new member of a memetic pool, as `qevo solve` has it
+SOLVE = TabuConfig(), MemeticConfig(patience=50)  # as `qevo solve` has it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +72,11 @@ def best_known(problem: Problem) -> int:
     return -problem.best_known
 
 
-def memetic(problem: Problem, crossover: Crossover) -> Algorithm:
-    """A pool improved by tabu search: as `qevo solve` has it, or one that keeps runs of genes."""
+def memetic(problem: Problem, settings: tuple[TabuConfig, MemeticConfig]) -> Algorithm:
+    """A pool improved by tabu search."""
     assert isinstance(problem, MoveProblem)
-    if crossover == "uniform":
-        return Memetic(TabuSearch(problem), MemeticConfig(patience=_STAGNANT))
-    walk = TabuSearch(problem, SHORT_WALKS)
-    return Memetic(walk, MemeticConfig(crossover, points=10, tournament=2, patience=_STAGNANT))
+    walks, config = settings
+    return Memetic(TabuSearch(problem, walks), config)
 
 
 # The general algorithms have one setting for all problems, but for what their names say.
@@ -87,12 +87,14 @@ ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
     "eda": lambda problem: EDA(problem.space, EDAConfig()),
     "annealing": Annealing,
     "tabu": TabuSearch,
-    "memetic, uniform": lambda problem: memetic(problem, "uniform"),
-    "memetic, points": lambda problem: memetic(problem, "points"),
+    "memetic, uniform": lambda problem: memetic(problem, SOLVE),
+    "memetic, points": lambda problem: memetic(problem, NEIGHBOURS),
+    "memetic, short walks": lambda problem: memetic(problem, SHORT_WALKS),
     "focused": FocusedSearch,
 }
 
-WALKS = ("annealing", "tabu", "memetic, uniform", "memetic, points", "focused")
+WALKS = ("annealing", "tabu", "memetic, uniform", "memetic, points", "memetic, short walks")
+WALKS += ("focused",)
 
 
 def _cut(name: str, *, compared: bool) -> Task:
@@ -111,8 +113,8 @@ TASKS: dict[str, Task] = {
         "trap-5, n = 500, optimum",
         lambda seed: Trap.of(500),
         optimum,
-        "genetic, points",
-        ("shift", "genetic, uniform", "eda", "annealing", "memetic, points"),
+        "memetic, short walks",
+        ("shift", "genetic, points", "genetic, uniform", "eda", "annealing", "memetic, points"),
     ),
     "leading_ones": Task(
         "LeadingOnes, n = 500, optimum",
