@@ -75,8 +75,6 @@ def main(config: Config) -> None:
     unknown = sorted(set(config.tasks) - set(TASKS))
     if unknown:
         raise SystemExit(f"no tasks {', '.join(unknown)}; there are {', '.join(TASKS)}")
-    # A chain of a local search keeps to one core: the others are devices of their own.
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     console = Console(width=130)
     measure = {
         "throughput": kernel_throughput.measure,
@@ -124,4 +122,6 @@ def found_in(path: pathlib.Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    # A chain of a local search keeps to one core: the others are devices of their own.
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     main(tyro.cli(Config, description=__doc__))
