@@ -10,15 +10,29 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 from flax.core import FrozenDict
 
 from qevo.algorithms import Coevolution, CoevolutionConfig
 from qevo.core import Result, evolve
 from qevo.integer.products import Path
-from qevo.nets import LeNet300, QuantizedNetwork
+from qevo.nets import Float, LeNet300, Numerics, QuantizedNetwork
 from qevo.problems import NetworkProblem
 from qevo.quantize import quantize_network
 from qevo.quantize.rounding import round_max_abs
+
+
+class Mine(nn.Module):
+    """An architecture that is not qevo's, with a block of its own."""
+
+    numerics: Numerics = Float()
+    width: int = 6
+
+    @nn.compact
+    def __call__(self, images: Any) -> Any:
+        n = self.numerics
+        x = n.conv(n.input(images), self.width, strides=(2, 2), name="first")
+        return n.logits(n.average_pool(x, name="pool"), 3, name="last")
 
 
 def random_variables(module: Any, shape: tuple[int, ...]) -> Any:

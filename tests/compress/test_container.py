@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from flax import linen as nn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from networks import Mine
 
 from qevo.compress import (
     CompressedFileError,
@@ -30,21 +30,8 @@ from qevo.compress import (
 from qevo.compress import header as headers
 from qevo.compress.varint import Reader, varint
 from qevo.errors import QevoError
-from qevo.nets import Float, Numerics, QuantizedNetwork
+from qevo.nets import QuantizedNetwork
 from qevo.quantize import quantize_network
-
-
-class Mine(nn.Module):
-    """An architecture that is not qevo's."""
-
-    numerics: Numerics = Float()
-    width: int = 6
-
-    @nn.compact
-    def __call__(self, images: Any) -> Any:
-        n = self.numerics
-        x = n.conv(n.input(images), self.width, strides=(2, 2), name="first")
-        return n.logits(n.average_pool(x, name="pool"), 3, name="last")
 
 
 def assert_equal(first: QuantizedNetwork, second: QuantizedNetwork) -> None:

@@ -10,26 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from flax import linen as nn
+from networks import Mine
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from qevo.errors import QevoError
-from qevo.nets import Float, LeNet5, LeNet300, Numerics, QuantizedNetwork, ResNet8, load
+from qevo.nets import LeNet5, LeNet300, QuantizedNetwork, ResNet8, load
 from qevo.quantize import quantize_network
-
-
-class Mine(nn.Module):
-    """An architecture that is not qevo's, with a block of its own."""
-
-    numerics: Numerics = Float()
-    width: int = 6
-
-    @nn.compact
-    def __call__(self, images: Any) -> Any:
-        n = self.numerics
-        x = n.conv(n.input(images), self.width, strides=(2, 2), name="first")
-        return n.logits(n.average_pool(x, name="pool"), 3, name="last")
 
 
 @pytest.fixture(scope="module")
