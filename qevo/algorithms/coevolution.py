@@ -17,6 +17,7 @@ from flax import struct
 
 from qevo.core import blocks
 from qevo.core.algorithm import Algorithm, rank_weights
+from qevo.core.bisection import largest_limit
 from qevo.core.blocks import Place
 from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal
@@ -245,12 +246,10 @@ class Coevolution(Algorithm):
     def _threshold(self, uncertainty: jax.Array, wanted: int) -> jax.Array:
         """The largest uncertainty that at least ``wanted`` genes reach, int16 ``[]``; or 0."""
 
-        def try_bit(index: int, bound: jax.Array) -> jax.Array:
-            higher = bound | (jnp.int16(1 << (TABLE_BITS - 1)) >> jnp.int16(index))
-            reached = jnp.sum(uncertainty >= higher, dtype=jnp.int32)
-            return jnp.where(reached >= wanted, higher, bound)
+        def enough(bound: jax.Array) -> jax.Array:
+            return jnp.sum(uncertainty >= bound, dtype=jnp.int32) >= wanted
 
-        return jax.lax.fori_loop(0, TABLE_BITS, try_bit, jnp.int16(0))
+        return largest_limit(enough, TABLE_BITS, jnp.int16)
 
     def _step(self, votes: jax.Array, generation: jax.Array) -> jax.Array:
         """Mass to add to every level, int32 ``[genes, L]``; votes sum to zero over levels."""

@@ -20,6 +20,7 @@ import numpy as np
 from flax import struct
 
 from qevo.core.algorithm import Algorithm
+from qevo.core.bisection import largest_limit
 from qevo.core.mutation import level_shifts
 from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal
@@ -389,18 +390,13 @@ def _part(count: jax.Array, share: float) -> jax.Array:
 def _least(values: jax.Array, there: jax.Array, count: jax.Array) -> jax.Array:
     """Where the ``count`` least of some non-negative values are, bool ``[n]``.
 
-    Of equals the first ones. The threshold is found by halving, without a sort.
+    Of equals the first ones.
     """
 
     def below(limit: jax.Array) -> jax.Array:
         return jnp.sum(there & (values < limit), dtype=jnp.int32)
 
-    def halve(bit: jax.Array, limit: jax.Array) -> jax.Array:
-        higher = limit | (jnp.int32(1) << (30 - bit))
-        return jnp.where(below(higher) <= count, higher, limit)
-
-    # The largest limit with at most so many values below it.
-    limit = jax.lax.fori_loop(0, 31, halve, jnp.int32(0))
+    limit = largest_limit(lambda limit: below(limit) <= count, 31, jnp.int32)
     equal = there & (values == limit)
     rest = count - below(limit)
     return there & ((values < limit) | (equal & (jnp.cumsum(equal) <= rest)))
