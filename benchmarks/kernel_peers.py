@@ -76,7 +76,7 @@ class _Clock:
 
 def deap(problem: Problem, seed: int, target: int, seconds: float) -> Run:
     """DEAP's simple evolutionary algorithm."""
-    from deap import algorithms, base, tools
+    from deap import algorithms, base, tools  # pyright: ignore[reportMissingImports]
 
     random.seed(seed)
     size = problem.space.size
@@ -114,7 +114,7 @@ def deap(problem: Problem, seed: int, target: int, seconds: float) -> Run:
 
 def deap_individual() -> Any:
     """DEAP's class of an individual of bits, whose fitness is minimised."""
-    from deap import base, creator
+    from deap import base, creator  # pyright: ignore[reportMissingImports]
 
     if not hasattr(creator, "QevoIndividual"):
         creator.create("QevoFitness", base.Fitness, weights=(-1.0,))
@@ -147,7 +147,7 @@ def nevergrad_optimizer(size: int, seed: int) -> Any:
     """`DiscreteOnePlusOne` over so many bits."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import nevergrad as ng
+        import nevergrad as ng  # pyright: ignore[reportMissingImports]
 
         bits = ng.p.TransitionChoice([0, 1], repetitions=size)
         bits.random_state.seed(seed)

@@ -159,7 +159,7 @@ def _numpy(genes: int, flip: Callable[[np.random.Generator, np.ndarray], None]) 
 
 def deap(genes: int) -> Step:
     """DEAP's (mu + lambda) algorithm."""
-    from deap import algorithms, base, tools
+    from deap import algorithms, base, tools  # pyright: ignore[reportMissingImports]
 
     random.seed(0)
     individual = deap_individual()
