@@ -19,7 +19,7 @@ from PIL import Image
 import qevo
 from qevo.algorithms import CoevolutionConfig
 from qevo.core.progress import ProgressReport
-from qevo.data import load
+from qevo.data import Dataset, Split, load
 from qevo.errors import QevoError
 from qevo.run import StageConfig, TrainConfig, run_pipeline
 from qevo.run import folder as files
@@ -47,6 +47,29 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
 def logged(folder: pathlib.Path) -> list[int]:
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line)["generation"] for line in lines]
+
+
+def test_no_choice_sees_the_test_images(
+    again: TrainConfig, finished: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With other test images all that was chosen is the same, and only the report differs."""
+
+    def with_other_tests(config: TrainConfig) -> Dataset:
+        data = load(config.data, seed=config.split_seed)
+        junk = Split(255 - data.test.images[::-1], (data.test.labels + 1) % tiny.CLASSES)
+        return dataclasses.replace(data, test=junk)
+
+    monkeypatch.setattr("qevo.run.pipeline.load_data", with_other_tests)
+    run_pipeline(dataclasses.replace(again, teacher=None))
+    ours, others = tiny.contents(finished), tiny.contents(again.folder)
+    chosen = [name for name in ours if name.endswith(".safetensors") and "checkpoint" not in name]
+    assert len(chosen) == 6
+    for name in (*chosen, "2_weights/metrics.jsonl"):
+        assert ours[name] == others[name], name
+    before, after = read(finished)["accuracy"], read(again.folder)["accuracy"]
+    for method in METHODS:
+        assert before[method]["validation"] == after[method]["validation"]
+        assert before[method]["test"] != after[method]["test"]
 
 
 class TestRunFolder:
