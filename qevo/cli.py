@@ -174,7 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         command = parse(arguments)
         hosts = command.hosts if isinstance(command, TrainCommand | RefineCommand) else None
-        with session(hosts):
+        with session(hosts, device_per_core=isinstance(command, SolveConfig)):
             sys.exit(exit_code(lambda: _run(command)))
     except QevoError as error:
         print(f"qevo: {error}", file=sys.stderr)

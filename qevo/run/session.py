@@ -19,20 +19,41 @@ C = TypeVar("C")
 
 
 @contextlib.contextmanager
-def session(hosts: Hosts | None = None) -> Iterator[None]:
+def session(hosts: Hosts | None = None, *, device_per_core: bool = False) -> Iterator[None]:
     """Set up the process of a command or a script; to be entered before anything uses JAX.
 
     Compiled programs are kept in the user's cache folder, or where JAX_COMPILATION_CACHE_DIR says;
     importing qevo changes no such setting.
 
+    Args:
+      hosts: the processes that share the search.
+      device_per_core: make every core a device, for searches of many small steps, which one
+        device does on one core; unless the environment says how many devices there are, or JAX
+        is in use already.
+
     Raises:
       QevoError: as `connected`.
     """
+    if device_per_core and not _devices_are_given():
+        with contextlib.suppress(RuntimeError):  # JAX is in use
+            jax.config.update("jax_num_cpu_devices", cores())
     folder = cache_folder()
     if folder and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(folder / "jax"))
     with connected(hosts or Hosts()):
         yield
+
+
+def _devices_are_given() -> bool:
+    flags = os.environ.get("XLA_FLAGS", "")
+    return "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in flags
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def exit_code(run: Callable[[], int | None]) -> int:

@@ -81,3 +81,29 @@ def test_a_failure_is_said_and_not_traced(
 def test_success_is_zero_or_what_the_command_says() -> None:
     assert exit_code(lambda: None) == 0
     assert exit_code(lambda: 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, None),
+        ({"JAX_NUM_CPU_DEVICES": "3"}, 3),
+        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3),
+    ],
+    ids=["nothing", "JAX_NUM_CPU_DEVICES", "XLA_FLAGS"],
+)
+def test_every_core_is_a_device_unless_the_user_says_otherwise(
+    given: dict[str, str], expected: int | None
+) -> None:
+    code = (
+        "import jax; from qevo.run.session import cores, session\n"
+        "with session(device_per_core=True): print(jax.device_count('cpu'), cores())\n"
+        "with session(device_per_core=True): pass  # in use by now"
+    )
+    unset = ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")
+    environment = {k: v for k, v in os.environ.items() if k not in unset} | given
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    devices, cores = map(int, done.stdout.split())
+    assert devices == (expected or cores)
