@@ -16,6 +16,7 @@ from qevo.core.hosts import Hosts
 from qevo.errors import QevoError
 from qevo.run.compressing import compress_file, decompress_file, inspect_file
 from qevo.run.config import AnyConfig, RefineConfig, SensitivityConfig, TrainConfig
+from qevo.run.exporting import ExportConfig, export_file
 from qevo.run.folder import read_config
 from qevo.run.inspect import audit_run, evaluate_file, print_plan
 from qevo.run.pipeline import run_pipeline
@@ -38,6 +39,7 @@ DESCRIPTION = """Evolve integer neural networks: no gradients, and in the search
   qevo compress runs/mine/network.safetensors   the same network in as few bytes as it needs
   qevo inspect runs/mine/network.qevo           what each layer takes
   qevo decompress runs/mine/network.qevo        back, bit for bit
+  qevo export runs/mine --to onnx               the same integers for other runtimes; or C
   qevo solve G1.mc --seconds 60                 max-cut, QUBO, cnf and wcnf, knapsack, colouring
 
 Each command explains itself: qevo train --help
@@ -165,6 +167,7 @@ Command = (
     | Annotated[CompressConfig, tyro.conf.subcommand("compress")]
     | Annotated[DecompressConfig, tyro.conf.subcommand("decompress")]
     | Annotated[InspectConfig, tyro.conf.subcommand("inspect")]
+    | Annotated[ExportConfig, tyro.conf.subcommand("export")]
     | Annotated[SolveConfig, tyro.conf.subcommand("solve")]
 )
 
@@ -236,6 +239,9 @@ def _run(command: object) -> int:
         return 0
     if isinstance(command, InspectConfig):
         inspect_file(command.file, as_json=command.json)
+        return 0
+    if isinstance(command, ExportConfig):
+        export_file(command)
         return 0
     if isinstance(command, SolveConfig):
         solve_file(command)

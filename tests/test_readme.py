@@ -11,7 +11,7 @@ from qevo import cli
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
-MANUALS = ("docs/refining.md", "docs/scaling.md")
+MANUALS = ("docs/exporting.md", "docs/refining.md", "docs/scaling.md")
 PAGES = (*DOCUMENTS, *MANUALS)
 
 

@@ -1,0 +1,19 @@
+"""Quantized networks in other words: ONNX and C, with the same integers."""
+
+from qevo.export.c_source import CSource, c_source
+from qevo.export.check import Outputs, first_difference, run_c, run_onnx
+from qevo.export.onnx_model import onnx_model
+from qevo.export.steps import Step, Tensor, steps_of
+
+__all__ = [
+    "CSource",
+    "Outputs",
+    "Step",
+    "Tensor",
+    "c_source",
+    "first_difference",
+    "onnx_model",
+    "run_c",
+    "run_onnx",
+    "steps_of",
+]

@@ -1,0 +1,384 @@
+"""A quantized network as one C99 file without floats, libraries or allocation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from qevo.export.memory import place
+from qevo.export.steps import (
+    Add,
+    Average,
+    Flatten,
+    Input,
+    MaxPool,
+    Multiply,
+    PadChannels,
+    Step,
+    Upsample,
+    steps_of,
+)
+from qevo.nets.network import QuantizedNetwork
+
+WIDTH = 100
+
+
+class CSource(NamedTuple):
+    """The text, and what it takes on a device."""
+
+    text: str
+    flash: int  # bytes of constants
+    ram: int  # bytes of activations
+
+
+def c_source(network: QuantizedNetwork) -> CSource:
+    """The network as a C header: ``void qevo_run(const uint8_t *image, int32_t *output)``.
+
+    Plain loops over int8 with int32 accumulators, the reference that a tuned kernel is to equal.
+    Weights take 2 bits where all levels of a layer lie in -2..1, 4 bits in -8..7, else 8; images
+    are read ``[H, W, C]``. With ``QEVO_MAIN`` defined the file is a program that reads images from
+    standard input and prints a line of outputs for each.
+    """
+    steps = steps_of(network)
+    layout = place(steps)
+    constants: list[str] = []
+    calls: list[str] = []
+    flash = 0
+
+    def array(kind: str, name: str, values: np.ndarray) -> str:
+        nonlocal flash
+        flash += values.nbytes
+        constants.append(f"static const {kind} {name}[{values.size}] = {{\n{_numbers(values)}\n}};")
+        return name
+
+    def at(tensor: str) -> str:
+        return f"qevo_memory + {layout.offsets[tensor]}" if tensor in layout.offsets else "output"
+
+    for number, step in enumerate(steps):
+        x = [at(t.name) for t in step.inputs if t.name in layout.offsets]
+        words = _call(step, f"qevo_{number}", x, at(step.name), array)
+        calls.append(f"  /* {_comment(step)} */\n  {words}")
+    height, width, channels = network.image_shape
+    outputs = steps[-1].output.size
+    unit = "nat" if network.head == "logits" else "level of the int8 input"
+    parts = [
+        f"""/* A network written by qevo: integers only, C99.
+ *
+ * image: uint8 [{height}][{width}][{channels}]; output: int32 [{outputs}], of which
+ * 2^{network.fraction_bits} is one {unit}.
+ * constants: {flash:,} bytes; activations: {layout.size:,} bytes.
+ */
+#ifndef QEVO_NETWORK_H
+#define QEVO_NETWORK_H
+
+#include <stdint.h>
+
+#define QEVO_INPUTS {height * width * channels}
+#define QEVO_OUTPUTS {outputs}
+#define QEVO_FRACTION_BITS {network.fraction_bits}
+""",
+        _used(_FUNCTIONS, calls),
+        *constants,
+        f"static int8_t qevo_memory[{layout.size}];\n",
+        "static void qevo_run(const uint8_t *image, int32_t *output) {",
+        *calls,
+        "}\n",
+        _MAIN,
+        "#endif",
+    ]
+    return CSource("\n".join(parts) + "\n", flash, layout.size)
+
+
+def _call(step: Step, name: str, x: list[str], y: str, array) -> str:
+    """One step as a call; what it needs is declared by ``array``."""
+    if isinstance(step, Input):
+        table = array("int8_t", f"{name}_table", np.ascontiguousarray(step.table.T))
+        return f"qevo_input(image, {table}, {_shape(step.output.shape)}, {y});"
+    if isinstance(step, Multiply):
+        return _product(step, name, x[0], y, array)
+    shape = _shape(step.inputs[0].shape)
+    if isinstance(step, Add):
+        (a, b), count = step.left, step.output.size
+        numbers = f"{a}, {b}, {step.right}, {step.low}, {step.high}"
+        return f"qevo_add({x[0]}, {x[1]}, {count}, {numbers}, {y});"
+    if isinstance(step, Average):
+        numbers = f"{step.multiplier}, {step.shift}, {step.low}, {step.high}"
+        return f"qevo_average({x[0]}, {shape}, {numbers}, {y});"
+    if isinstance(step, MaxPool):
+        (top, _), (left, _) = step.pads
+        sizes = (*step.window, *step.strides, top, left, *step.output.shape[:2])
+        return f"qevo_max_pool({x[0]}, {shape}, {_list(sizes)}, {y});"
+    if isinstance(step, PadChannels):
+        pixels = step.inputs[0].size // step.inputs[0].shape[-1]
+        sizes = (pixels, step.inputs[0].shape[-1], step.before, step.after)
+        return f"qevo_pad_channels({x[0]}, {_list(sizes)}, {y});"
+    if isinstance(step, Upsample):
+        return f"qevo_upsample({x[0]}, {shape}, {step.factor}, {y});"
+    assert isinstance(step, Flatten)
+    return f"qevo_copy({x[0]}, {step.output.size}, {y});"
+
+
+def _product(step: Multiply, name: str, x: str, y: str, array) -> str:
+    channels = step.kernel.shape[-1]
+    by_channel = step.kernel.reshape(-1, channels).T  # [C, K], each channel's weights in a row
+    bits, packed = pack(by_channel)
+    weights = array("int8_t" if bits == 8 else "uint8_t", f"{name}_weights", packed)
+    multiplier = array("int32_t", f"{name}_multiplier", step.multiplier.astype(np.int32))
+    bias = array("int32_t", f"{name}_bias", step.bias.astype(np.int32))
+    shape = step.inputs[0].shape if step.layer.kind == "conv" else (1, 1, step.inputs[0].size)
+    (top, _), (left, _) = step.pads
+    window = step.layer.kernel or (1, 1)
+    rows = step.output.shape[:2] if step.layer.kind == "conv" else (1, 1)
+    sizes = (*shape, *window, *step.layer.strides, top, left, *rows, channels)
+    where = f"{x}, {_list(sizes)}, (const uint8_t *){weights}, {bits}, {multiplier}, {bias}"
+    if step.shift is None:
+        return f"qevo_last({where}, {y});"
+    shift = array("uint8_t", f"{name}_shift", step.shift.astype(np.uint8))
+    return (
+        f"qevo_product({where}, {shift}, {step.facts.output_low}, {step.facts.output_high}, {y});"
+    )
+
+
+def pack(levels: np.ndarray) -> tuple[int, np.ndarray]:
+    """Weights int8 ``[C, K]`` in as few bits as their layer's levels need: 2, 4 or 8.
+
+    The first weight is in the lowest bits of the first byte, in two's complement. Rows follow each
+    other without padding, so a row may begin within a byte.
+    """
+    low, high = int(levels.min()), int(levels.max())
+    flat = np.ascontiguousarray(levels).reshape(-1)
+    bits = 2 if low >= -2 and high <= 1 else 4 if low >= -8 and high <= 7 else 8
+    if bits == 8:
+        return 8, flat
+    each = 8 // bits
+    fields = np.pad(flat, (0, -flat.size % each)).astype(np.uint8) & ((1 << bits) - 1)
+    shifts = np.arange(each, dtype=np.uint8) * bits
+    packed = np.bitwise_or.reduce(fields.reshape(-1, each) << shifts, axis=1)
+    return bits, packed.astype(np.uint8)
+
+
+def _used(functions: Iterable[tuple[str, str]], calls: list[str]) -> str:
+    """The functions that are called, and those that these call, in the order of definition."""
+    text = "\n".join(calls)
+    kept: list[str] = []
+    for name, body in reversed(list(functions)):
+        if f"{name}(" in text:
+            kept.append(body)
+            text += body
+    return "\n".join(reversed(kept))
+
+
+def _comment(step: Step) -> str:
+    name = re.sub(r"\*/|/\*", "", step.name)
+    return f"{name}: {' x '.join(map(str, step.output.shape))}"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return _list((1,) * (3 - len(shape)) + shape)
+
+
+def _list(sizes: Iterable[int]) -> str:
+    return ", ".join(map(str, sizes))
+
+
+def _numbers(values: np.ndarray) -> str:
+    lines, line = [], ""
+    for value in values.reshape(-1).tolist():
+        word = f"{value},"
+        if len(line) + len(word) > WIDTH:
+            lines.append(line)
+            line = ""
+        line += word
+    return "\n".join([*lines, line])
+
+
+_FUNCTIONS = (
+    (
+        "qevo_shift_round",
+        """/* value / 2^shift, a half to the even side; defined for negative values too. */
+static int64_t qevo_shift(int64_t value, int shift) {
+  return value >= 0 ? value >> shift : ~(~value >> shift);
+}
+
+static int64_t qevo_shift_round(int64_t value, int shift) {
+  if (shift == 0) return value;
+  return qevo_shift(value + (((int64_t)1 << (shift - 1)) - 1) + (qevo_shift(value, shift) & 1),
+                    shift);
+}
+""",
+    ),
+    (
+        "qevo_clip",
+        """static int8_t qevo_clip(int64_t value, int low, int high) {
+  return (int8_t)(value < low ? low : value > high ? high : value);
+}
+""",
+    ),
+    (
+        "qevo_weight",
+        """/* A weight of 2, 4 or 8 bits in two's complement, the first in the lowest bits. */
+static int qevo_weight(const uint8_t *weights, int bits, int32_t place) {
+  int32_t each = 8 / bits;
+  int field = (weights[place / each] >> (place % each * bits)) & ((1 << bits) - 1);
+  return field >= 1 << (bits - 1) ? field - (1 << bits) : field;
+}
+""",
+    ),
+    (
+        "qevo_sum",
+        """/* The products of one output channel's weights and the inputs at one place. */
+static int32_t qevo_sum(const int8_t *x, int height, int width, int channels, int rows,
+                        int columns, int y0, int x0, const uint8_t *weights, int bits,
+                        int32_t place) {
+  int32_t sum = 0;
+  for (int i = 0; i < rows; i++)
+    for (int j = 0; j < columns; j++)
+      for (int c = 0; c < channels; c++, place++) {
+        int row = y0 + i, column = x0 + j;
+        if (row < 0 || row >= height || column < 0 || column >= width) continue;
+        sum += x[(row * width + column) * channels + c] * qevo_weight(weights, bits, place);
+      }
+  return sum;
+}
+""",
+    ),
+    (
+        "qevo_input",
+        """static void qevo_input(const uint8_t *image, const int8_t *table, int height, int width,
+                       int channels, int8_t *y) {
+  for (int i = 0; i < height * width; i++)
+    for (int c = 0; c < channels; c++)
+      y[i * channels + c] = table[256 * c + image[i * channels + c]];
+}
+""",
+    ),
+    (
+        "qevo_product",
+        """/* A convolution, or with a 1 x 1 image a dense layer, and its requantization. */
+static void qevo_product(const int8_t *x, int height, int width, int channels, int rows,
+                         int columns, int down, int right, int top, int left, int out_height,
+                         int out_width, int features, const uint8_t *weights, int bits,
+                         const int32_t *multiplier, const int32_t *bias, const uint8_t *shift,
+                         int low, int high, int8_t *y) {
+  for (int i = 0; i < out_height; i++)
+    for (int j = 0; j < out_width; j++)
+      for (int f = 0; f < features; f++) {
+        int64_t sum = qevo_sum(x, height, width, channels, rows, columns, i * down - top,
+                               j * right - left, weights, bits, f * rows * columns * channels);
+        int64_t scaled = qevo_shift_round((sum + bias[f]) * multiplier[f], shift[f]);
+        y[(i * out_width + j) * features + f] = qevo_clip(scaled, low, high);
+      }
+}
+""",
+    ),
+    (
+        "qevo_last",
+        """/* The same, with the network's int32 output. */
+static void qevo_last(const int8_t *x, int height, int width, int channels, int rows,
+                      int columns, int down, int right, int top, int left, int out_height,
+                      int out_width, int features, const uint8_t *weights, int bits,
+                      const int32_t *multiplier, const int32_t *bias, int32_t *y) {
+  for (int i = 0; i < out_height; i++)
+    for (int j = 0; j < out_width; j++)
+      for (int f = 0; f < features; f++)
+        y[(i * out_width + j) * features + f] =
+            qevo_sum(x, height, width, channels, rows, columns, i * down - top, j * right - left,
+                     weights, bits, f * rows * columns * channels) *
+                multiplier[f] +
+            bias[f];
+}
+""",
+    ),
+    (
+        "qevo_add",
+        """static void qevo_add(const int8_t *a, const int8_t *b, int count, int left_a, int left_b,
+                     int right, int low, int high, int8_t *y) {
+  for (int i = 0; i < count; i++) {
+    int64_t sum = a[i] * ((int64_t)1 << left_a) + b[i] * ((int64_t)1 << left_b);
+    y[i] = qevo_clip(qevo_shift_round(sum, right), low, high);
+  }
+}
+""",
+    ),
+    (
+        "qevo_average",
+        """static void qevo_average(const int8_t *x, int height, int width, int channels,
+                         int32_t multiplier, int shift, int low, int high, int8_t *y) {
+  for (int c = 0; c < channels; c++) {
+    int64_t sum = 0;
+    for (int i = 0; i < height * width; i++) sum += x[i * channels + c];
+    y[c] = qevo_clip(qevo_shift_round(sum * multiplier, shift), low, high);
+  }
+}
+""",
+    ),
+    (
+        "qevo_max_pool",
+        """static void qevo_max_pool(const int8_t *x, int height, int width, int channels, int rows,
+                          int columns, int down, int right, int top, int left, int out_height,
+                          int out_width, int8_t *y) {
+  for (int i = 0; i < out_height; i++)
+    for (int j = 0; j < out_width; j++)
+      for (int c = 0; c < channels; c++) {
+        int8_t best = -128;
+        for (int k = 0; k < rows * columns; k++) {
+          int row = i * down - top + k / columns, column = j * right - left + k % columns;
+          if (row < 0 || row >= height || column < 0 || column >= width) continue;
+          int8_t value = x[(row * width + column) * channels + c];
+          if (value > best) best = value;
+        }
+        y[(i * out_width + j) * channels + c] = best;
+      }
+}
+""",
+    ),
+    (
+        "qevo_pad_channels",
+        """static void qevo_pad_channels(const int8_t *x, int pixels, int channels, int before,
+                              int after, int8_t *y) {
+  for (int i = 0; i < pixels; i++) {
+    for (int c = 0; c < before; c++) *y++ = 0;
+    for (int c = 0; c < channels; c++) *y++ = *x++;
+    for (int c = 0; c < after; c++) *y++ = 0;
+  }
+}
+""",
+    ),
+    (
+        "qevo_upsample",
+        """static void qevo_upsample(const int8_t *x, int height, int width, int channels,
+                          int factor, int8_t *y) {
+  for (int i = 0; i < height * factor; i++)
+    for (int j = 0; j < width * factor; j++)
+      for (int c = 0; c < channels; c++)
+        *y++ = x[(i / factor * width + j / factor) * channels + c];
+}
+""",
+    ),
+    (
+        "qevo_copy",
+        """static void qevo_copy(const int8_t *x, int count, int8_t *y) {
+  for (int i = 0; i < count; i++) y[i] = x[i];
+}
+""",
+    ),
+)
+
+_MAIN = """#ifdef QEVO_MAIN
+#include <stdio.h>
+
+int main(void) {
+  static uint8_t image[QEVO_INPUTS];
+  static int32_t output[QEVO_OUTPUTS];
+  while (fread(image, 1, QEVO_INPUTS, stdin) == QEVO_INPUTS) {
+    qevo_run(image, output);
+    for (int i = 0; i < QEVO_OUTPUTS; i++)
+      printf("%ld%c", (long)output[i], i + 1 < QEVO_OUTPUTS ? ' ' : '\\n');
+  }
+  return 0;
+}
+#endif
+"""
