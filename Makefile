@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow bench bench-engine bench-kernel lint clean
+.PHONY: demo test test-slow bench bench-engine bench-kernel lint docs clean
 
 demo: .venv/installed ## evolve a ternary network on images that come with qevo: runs/demo/
 	$(BIN)/qevo train --name demo $(DEMO)
@@ -31,6 +31,9 @@ lint: .venv/installed-dev ## style, types, and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+docs: .venv/installed-dev ## the documentation as a site: site/index.html
+	$(BIN)/mkdocs build --strict --quiet
 
 clean: ## remove the environment
 	rm -rf .venv

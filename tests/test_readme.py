@@ -11,7 +11,7 @@ from qevo import cli
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
-MANUALS = ("docs/exporting.md", "docs/refining.md", "docs/scaling.md")
+MANUALS = tuple(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))
 PAGES = (*DOCUMENTS, *MANUALS)
 
 
@@ -30,6 +30,7 @@ def commands(document: str, program: str) -> list[list[str]]:
     ("document", "count"),
     [
         ("README.md", 3),  # run a file, evolve a network of one's own, the kernel alone
+        ("docs/arithmetic.md", 1),
         ("docs/refining.md", 2),
     ],
 )

@@ -55,8 +55,8 @@ def minimize(
       algorithm: the search, or what makes one for the space, such as ``qevo.Coevolution``; by
         default `default_algorithm`.
       population: candidates per generation, for the default algorithm.
-      generations, target, patience, max_seconds, candidate_chunk, devices, folder, resume,
-        progress, callback: as for `qevo.evolve`.
+      generations, target, patience, max_seconds: when it ends, as for `qevo.evolve`.
+      candidate_chunk, devices, folder, resume, progress, callback: as for `qevo.evolve`.
 
     Returns:
       The best solution, its value, and how the run went.
