@@ -33,7 +33,7 @@ lint: .venv/installed-dev ## style, types, and the direction of imports
 	$(BIN)/lint-imports
 
 docs: .venv/installed-dev ## the documentation as a site: site/index.html
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean: ## remove the environment
 	rm -rf .venv
