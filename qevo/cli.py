@@ -16,6 +16,7 @@ from qevo.core.hosts import Hosts
 from qevo.errors import QevoError
 from qevo.run.compressing import compress_file, decompress_file, inspect_file
 from qevo.run.config import AnyConfig, RefineConfig, SensitivityConfig, TrainConfig
+from qevo.run.doctor import DoctorConfig, examine
 from qevo.run.exporting import ExportConfig, export_file
 from qevo.run.folder import read_config
 from qevo.run.inspect import audit_run, evaluate_file, print_plan
@@ -41,6 +42,7 @@ DESCRIPTION = """Evolve integer neural networks: no gradients, and in the search
   qevo decompress runs/mine/network.qevo        back, bit for bit
   qevo export runs/mine --to onnx               the same integers for other runtimes; or C
   qevo solve G1.mc --seconds 60                 max-cut, QUBO, cnf and wcnf, knapsack, colouring
+  qevo doctor                                   what this machine has, and whether it is exact
 
 Each command explains itself: qevo train --help
 """
@@ -169,6 +171,7 @@ Command = (
     | Annotated[InspectConfig, tyro.conf.subcommand("inspect")]
     | Annotated[ExportConfig, tyro.conf.subcommand("export")]
     | Annotated[SolveConfig, tyro.conf.subcommand("solve")]
+    | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
 )
 
 
@@ -246,5 +249,7 @@ def _run(command: object) -> int:
     if isinstance(command, SolveConfig):
         solve_file(command)
         return 0
+    if isinstance(command, DoctorConfig):
+        return 0 if examine(command) else 1
     assert isinstance(command, AuditConfig)
     return 0 if audit_run(command.folder, arithmetic=command.arithmetic) else 1
