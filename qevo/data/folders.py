@@ -4,6 +4,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -181,7 +182,7 @@ def _decoded(files: Sequence[Path]) -> np.ndarray:
     """uint8 [n, H, W, C] of all `files`, C = 1 where none has colour, else 3."""
     images: list[np.ndarray] = []
     for file in files:
-        image = _decode(file)
+        image = decode_image(file)
         if images and image.shape[:2] != images[0].shape[:2]:
             (height, width), (first_height, first_width) = image.shape[:2], images[0].shape[:2]
             raise QevoError(
@@ -193,13 +194,13 @@ def _decoded(files: Sequence[Path]) -> np.ndarray:
     return np.stack([np.repeat(image, channels // image.shape[2], axis=2) for image in images])
 
 
-def _decode(file: Path) -> np.ndarray:
-    try:
-        from PIL import Image
-    except ModuleNotFoundError:
-        raise QevoError(
-            f"{file}: reading image files needs Pillow: pip install 'qevo[data]'"
-        ) from None
+def decode_image(file: Path) -> np.ndarray:
+    """An image file as uint8 [H, W, C], C = 1 where it is grey, else 3.
+
+    Raises:
+      QevoError: where it is no 8-bit image, or Pillow is missing. The message names the file.
+    """
+    Image = pillow(f"{file}: reading image files")
     try:
         with Image.open(file) as image:
             mode = image.mode
@@ -210,3 +211,16 @@ def _decode(file: Path) -> np.ndarray:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise QevoError(f"{file}: expected a whole image file, found {error}") from None
     raise QevoError(f"{file}: expected 8 bits per channel, grey or colour, found mode {mode}")
+
+
+def pillow(task: str) -> ModuleType:
+    """Pillow's module Image.
+
+    Raises:
+      QevoError: where Pillow is missing; the message begins with what needs it.
+    """
+    try:
+        from PIL import Image
+    except ModuleNotFoundError:
+        raise QevoError(f"{task} needs Pillow: pip install 'qevo[data]'") from None
+    return Image
