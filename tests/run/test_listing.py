@@ -1,0 +1,82 @@
+"""`qevo runs`: finished, running, stopped and damaged runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import time
+
+import pytest
+
+from qevo import cli
+from qevo.errors import QevoError
+from qevo.run import folder as files
+from qevo.run.listing import RunsConfig, list_runs, summarise
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def runs(finished: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A finished run, an hour old, and copies of it in other states."""
+    for name in ("done", "going", "halted", "broken"):
+        shutil.copytree(finished, tmp_path / name)
+    for name in ("going", "halted"):
+        (tmp_path / name / files.RESULT).unlink()
+    (tmp_path / "broken" / files.CONFIG).write_text("{")
+    (tmp_path / "no run").mkdir()
+    now = time.time()
+    for age, name in enumerate(("going", "halted", "broken", "done")):
+        for path in (tmp_path / name).rglob("*"):
+            os.utime(path, (now - 3600 * age, now - 3600 * age))
+    return tmp_path
+
+
+def test_states_and_order(runs: pathlib.Path, capsys: Capture) -> None:
+    found = list_runs(RunsConfig(runs))
+    states = {run.name: run.state for run in found}
+    assert states == {
+        "done": "finished", "broken": "damaged", "halted": "stopped", "going": "running",
+    }  # fmt: skip
+    assert list(states) == ["done", "broken", "halted", "going"]
+    done, _, halted, _ = found
+    accuracy = files.read_json(runs / "done" / files.RESULT)["accuracy"]["evolved"]
+    assert (done.validation, done.test) == (accuracy["validation"], accuracy["test"])
+    assert (done.generations, done.planned) == (30, 30)
+    assert (halted.generations, halted.test) == (30, None)
+    printed = capsys.readouterr().out
+    assert f"{100 * accuracy['test']:.2f}" in printed
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_any_width(
+    runs: pathlib.Path, width: int, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    list_runs(RunsConfig(runs))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert all(len(line) <= width for line in lines)
+
+
+def test_json(runs: pathlib.Path, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as done:
+        cli.main(["runs", str(runs), "--json"])
+    assert done.value.code == 0
+    names = [run["name"] for run in json.loads(capsys.readouterr().out)]
+    assert names == ["done", "broken", "halted", "going"]
+
+
+def test_nothing_there(tmp_path: pathlib.Path, capsys: Capture) -> None:
+    assert list_runs(RunsConfig(tmp_path)) == []
+    assert "no runs in" in capsys.readouterr().out
+    with pytest.raises(QevoError, match="expected a folder of runs"):
+        list_runs(RunsConfig(tmp_path / "gone"))
+
+
+def test_a_run_that_has_just_begun(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    shutil.copy(finished / files.CONFIG, tmp_path)
+    found = summarise(tmp_path)
+    assert (found.generations, found.planned) == (0, 30)
