@@ -26,7 +26,7 @@ def place(steps: Sequence[Step]) -> Layout:
     living: dict[str, tuple[int, int]] = {}  # begin and end
     size = 0
     for number, step in enumerate(steps[:-1]):
-        living = {name: room for name, room in living.items() if last[name] >= number}
+        living = {name: room for name, room in living.items() if last.get(name, -1) >= number}
         begin = 0
         for start, end in sorted(living.values()):
             if start - begin >= step.output.size:

@@ -1,0 +1,68 @@
+"""Both forms of an ONNX model give the network's integers."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from export_networks import NETWORKS
+
+from qevo.errors import QevoError
+from qevo.export import first_difference, onnx_model, run_onnx
+from qevo.export.onnx_model import Form
+from qevo.nets import QuantizedNetwork
+
+
+@pytest.mark.parametrize("form", ["integer", "qdq"])
+def test_the_same_integers(network: QuantizedNetwork, images: np.ndarray, form: Form) -> None:
+    model = onnx_model(network, form)
+    expected = network(images)
+    assert len(np.unique(expected)) > 5
+    np.testing.assert_array_equal(run_onnx(model, images).values, expected)
+    np.testing.assert_array_equal(run_onnx(model, images[:1]).values, expected[:1])
+    assert first_difference(network, model, images) is None
+
+
+def initializers(network: QuantizedNetwork, form: Form) -> dict[str, Any]:
+    graph = onnx.load_from_string(onnx_model(network, form)).graph
+    return {tensor.name: tensor for tensor in graph.initializer}
+
+
+@pytest.mark.parametrize("form", ["integer", "qdq"])
+def test_weights_take_four_bits_where_they_fit(form: Form) -> None:
+    network = NETWORKS["dense"]()
+    found = initializers(network, form)
+    for name, bits in network.bits.items():
+        kernel = found[f"{name}/kernel"]
+        wide = bits == 8
+        assert kernel.data_type == (onnx.TensorProto.INT8 if wide else onnx.TensorProto.INT4)
+        count = int(np.prod(kernel.dims))
+        assert len(kernel.raw_data) == (count if wide else (count + 1) // 2)
+
+
+def test_equal_networks_give_equal_bytes() -> None:
+    assert onnx_model(NETWORKS["padded"]()) == onnx_model(NETWORKS["padded"]())
+
+
+def test_the_first_layer_that_differs_is_named() -> None:
+    network = NETWORKS["dense"]()
+    images = np.random.RandomState(2).randint(0, 256, (5, 6, 7, 1)).astype(np.uint8)
+    weights = {**network.weights, "dense_0": -network.weights["dense_0"]}
+    other = onnx_model(dataclasses.replace(network, weights=weights))
+    first = first_difference(network, other, images)
+    assert first is not None
+    assert first[0] == "dense_1"  # whose input is the first to differ
+    assert first[1] > 0
+
+
+def test_what_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = NETWORKS["dense"]()
+    with pytest.raises(QevoError, match="'integer' or 'qdq', not 'float'"):
+        onnx_model(network, "float")  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(QevoError, match="needs the package onnx"):
+        onnx_model(network)

@@ -1,0 +1,38 @@
+"""Small networks that between them have every operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from networks import random_variables
+
+from qevo.nets import Autoencoder, LeNet5, LeNet300, QuantizedNetwork, ResNet, ResNet20
+from qevo.quantize import quantize_network
+from qevo.quantize.rounding import round_max_abs
+
+Maker = Callable[[], QuantizedNetwork]
+
+
+def quantized(module: Any, shape: tuple[int, int, int], **options: Any) -> QuantizedNetwork:
+    images = np.random.RandomState(0).randint(0, 256, (16, *shape)).astype(np.uint8)
+    variables = random_variables(module, shape)
+    return quantize_network(module, variables, images, method=round_max_abs, **options)
+
+
+NETWORKS: dict[str, Maker] = {
+    "dense": lambda: quantized(
+        LeNet300(hidden=(13, 11, 9), classes=5),
+        (6, 7, 1),
+        bits={"*": "ternary", "dense_1": 2, "dense_2": 4, "logits": 8},
+    ),
+    "pools": lambda: quantized(
+        LeNet5(channels=(4, 5), hidden=(11,), classes=6), (16, 16, 2), bits=3, activation_bits=4
+    ),
+    "residual": lambda: quantized(
+        ResNet(widths=(4, 6), blocks=1, classes=5), (9, 8, 3), bits={"*": 8, "block_*": "ternary"}
+    ),
+    "padded": lambda: quantized(ResNet20(widths=(4, 7), blocks=1, classes=5), (9, 8, 3), bits=4),
+    "image": lambda: quantized(Autoencoder(widths=(3, 5), code=2), (16, 16, 1), bits=3),
+}
