@@ -9,7 +9,8 @@ from nbclient import NotebookClient
 
 ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-LONG = ("01_evolve_a_ternary_network", "02_compress_a_network")  # a minute and a half each
+# Half a minute to a minute and a half each.
+LONG = ("01_evolve_a_ternary_network", "02_compress_a_network", "04_bring_your_own_network")
 FIGURES = {  # the least that each draws
     "01_evolve_a_ternary_network": 5,
     "02_compress_a_network": 3,

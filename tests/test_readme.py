@@ -31,7 +31,7 @@ def commands(document: str, program: str) -> list[list[str]]:
     [
         ("README.md", 3),  # run a file, evolve a network of one's own, the kernel alone
         ("docs/arithmetic.md", 1),
-        ("docs/refining.md", 2),
+        pytest.param("docs/refining.md", 2, marks=pytest.mark.slow),
     ],
 )
 def test_python_blocks_run_in_order(

@@ -226,6 +226,7 @@ print(json.dumps([np.asarray(genes).tolist() for genes in found]))
 """
 
 
+@pytest.mark.slow
 def test_it_does_not_depend_on_the_devices() -> None:
     one, four = json.loads(on_devices(4, SHARDED))
     assert one == four

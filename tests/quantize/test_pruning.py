@@ -157,6 +157,7 @@ def test_what_cannot_be_fitted() -> None:
         SparseFit(order=wrong)
 
 
+@pytest.mark.slow
 def test_a_network_sparse_layer_by_layer(trained: Any) -> None:
     teacher = FloatTeacher(trained.module, trained.variables, trained.search.images)
     shares = [0.0, 0.6, 0.95]
