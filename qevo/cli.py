@@ -22,6 +22,7 @@ from qevo.run.folder import read_config
 from qevo.run.inspect import audit_run, evaluate_file, print_plan
 from qevo.run.listing import RunsConfig, list_runs
 from qevo.run.pipeline import run_pipeline
+from qevo.run.reporting import ReportConfig, report
 from qevo.run.sensitivity import measure_sensitivity
 from qevo.run.session import exit_code, session
 from qevo.run.solving import SolveConfig, solve_file
@@ -35,6 +36,7 @@ DESCRIPTION = """Evolve integer neural networks: no gradients, and in the search
   qevo refine --network net.py:Net --checkpoint net.pth --data images/ --bits "*=4"
                                                 a float network of yours, quantized and refined
   qevo sensitivity runs/mine --average-bits 3   what each layer costs; which bits for which
+  qevo report runs/mine                         one HTML page about a run, or several compared
   qevo runs                                     the runs there are, and how far each one is
   qevo evaluate runs/mine/network.safetensors   the accuracy of a network file
   qevo audit runs/mine                          proof that the search holds no float
@@ -173,6 +175,7 @@ Command = (
     | Annotated[InspectConfig, tyro.conf.subcommand("inspect")]
     | Annotated[ExportConfig, tyro.conf.subcommand("export")]
     | Annotated[SolveConfig, tyro.conf.subcommand("solve")]
+    | Annotated[ReportConfig, tyro.conf.subcommand("report")]
     | Annotated[RunsConfig, tyro.conf.subcommand("runs")]
     | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
 )
@@ -251,6 +254,9 @@ def _run(command: object) -> int:
         return 0
     if isinstance(command, SolveConfig):
         solve_file(command)
+        return 0
+    if isinstance(command, ReportConfig):
+        report(command)
         return 0
     if isinstance(command, RunsConfig):
         list_runs(command)
