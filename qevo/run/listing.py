@@ -29,8 +29,6 @@ STYLES: dict[State, str] = {
     "damaged": "red",
 }
 
-console = Console()
-
 
 class Column(NamedTuple):
     """A column of the list, and the width of terminal from which on there is room for it."""
@@ -110,6 +108,7 @@ def list_runs(config: RunsConfig) -> list[RunSummary]:
     if config.json:
         print(json.dumps([dataclasses.asdict(run) for run in runs], indent=2))
         return runs
+    console = Console()
     if not runs:
         console.print(f"no runs in {escape(str(config.folder))}", highlight=False)
         return runs
