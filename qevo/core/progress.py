@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -11,12 +13,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 _LINE_EVERY = 10.0  # seconds between lines where the output is no terminal
+_WIDE = 100  # columns of a terminal from which on there is room for more than what was accepted
+_STEPS = "▁▂▃▄▅▆▇█"
+_CURVE = 12  # letters
+_KEPT = 20 * _CURVE  # values that a curve is drawn from, at most
+_NARROW = 72  # columns below which numbers need the room of the bar
 
 
 class ProgressReport:
     """A bar on a terminal, a line every ten seconds elsewhere, nothing when switched off.
 
-    With a limit in seconds, the total is what can be done within it, if that is less.
+    A wide terminal also shows the curve of the accepted fitness, from the session's start. With a
+    limit in seconds, the total is what can be done within it, if that is less.
     """
 
     def __init__(
@@ -28,11 +36,13 @@ class ProgressReport:
         self._total, self._first, self._limit = total, done, limit
         self._began = time.monotonic()
         self._said = self._began
+        self._accepted: list[int] = []
+        self._calls, self._stride = 0, 1
         self._bar = None
         if enabled and self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
+                *([] if self._console.width < _NARROW else [BarColumn(bar_width=24)]),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[facts]}"),
                 TimeRemainingColumn(compact=True),
@@ -56,7 +66,21 @@ class ProgressReport:
 
     def __call__(self, done: int, record: dict[str, Any]) -> None:
         """Show that ``done`` generations are done, with the last one's record."""
-        self.show(done, f"best {record['best']:,}  accepted {record['accepted']:,}")
+        best, accepted = f"best {record['best']:,}  ", f"accepted {record['accepted']:,}"
+        if self._bar is None:
+            self.show(done, best + accepted)
+        elif self._console.width < _WIDE:
+            self.show(done, accepted)
+        else:
+            self.show(done, f"{best}{accepted} {self._curve(record['accepted'])}")
+
+    def _curve(self, accepted: int) -> str:
+        self._calls += 1
+        if self._calls % self._stride == 0:
+            self._accepted.append(accepted)
+        if len(self._accepted) > _KEPT:
+            self._accepted, self._stride = self._accepted[1::2], 2 * self._stride
+        return sparkline(self._accepted) if self._console.encoding.startswith("utf") else ""
 
     def show(self, done: int, facts: str) -> None:
         """Show how much is done, how fast, what else there is to say, and the time left."""
@@ -75,3 +99,15 @@ class ProgressReport:
             self._console.print(
                 f"{self._title} {done}/{total}  {facts}  {left:.0f} s left", highlight=False
             )
+
+
+def sparkline(values: Sequence[int], width: int = _CURVE) -> str:
+    """A curve in at most ``width`` letters, each the mean of as many values; "" if it is flat."""
+    least, most = min(values, default=0), max(values, default=0)
+    if least == most:
+        return ""
+    count = min(width, len(values))
+    ends = [len(values) * part // count for part in range(count + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(ends)]
+    top = len(_STEPS) - 1
+    return "".join(_STEPS[round(top * (mean - least) / (most - least))] for mean in means)

@@ -11,6 +11,7 @@ from qevo.report.sections import curve_charts, missing, run_sections
 from qevo.report.table import METHODS
 
 _COLORS = 8  # of runs, in the style
+_LONG = 60  # letters, too many for a heading
 
 
 def render_page(report: Mapping[str, Any]) -> str:
@@ -26,12 +27,10 @@ def render_page(report: Mapping[str, Any]) -> str:
         element("title", f"qevo: {names}"),
         element("style", Html(style)),
     )
-    title = names if len(runs) <= 4 else f"{len(runs)} runs"
+    title = names if len(names) < _LONG else f"{len(runs)} runs"
     body = element(
         "body",
-        element(
-            "header", element("p", "qevo report", css="kind"), element("h1", title)
-        ),
+        element("header", element("p", "qevo report", css="kind"), element("h1", title)),
         element("main", *(_several(record, runs) if len(runs) > 1 else _one(runs[0]))),
         element("footer", f"qevo {report['qevo']}, {report['made']}"),
     )
@@ -86,10 +85,10 @@ def _comparison(record: Record, runs: list[Record]) -> Html:
         Column("file, bytes", lambda run: size(run, "file", "count")),
         Column("smaller", lambda run: size(run, "ratio", "factor")),
     ]
-    parts = [table(columns, runs), note("Accuracy in %, on test images where not said otherwise.")]
-    spread = record.get("spread")
-    if spread:
-        parts.append(_spread(spread, known))
+    said = "Accuracy in %, on test images where not said otherwise."
+    parts = [table(columns, runs, css="wide"), note(said)]
+    if record.value["spreads"]:
+        parts.append(_spreads(record.at("spreads"), known))
     parts += [
         join([element("p", element("b", run.value["name"])), lacks])
         for run in runs
@@ -98,19 +97,19 @@ def _comparison(record: Record, runs: list[Record]) -> Html:
     return section("Side by side", *parts)
 
 
-def _spread(spread: Record, known: list[str]) -> Html:
-    """Mean and standard deviation over seeds."""
+def _spreads(spreads: Record, known: list[str]) -> Html:
+    """Mean and standard deviation of runs that differ in their seed alone."""
+
+    def test(group: Record, method: str) -> Html:
+        found = method in group.value["accuracy"]
+        return _mean(group.at("accuracy", method, "test")) if found else safe("–")
+
     columns = [
-        Column("network", lambda method: METHODS[method], number=False),
-        *(
-            Column(f"{part}, %", lambda method, part=part: _mean(spread.at(method, part)))
-            for part in ("validation", "test")
-        ),
+        Column("runs", lambda group: ", ".join(group.value["runs"]), number=False),
+        *(Column(METHODS[m], lambda group, m=m: test(group, m)) for m in known),
     ]
-    rows = [method for method in known if method in spread.value]
-    shown = table(columns, rows, best=lambda method: method == "evolved")
-    said = "Mean and standard deviation: the runs differ in nothing but their seed."
-    return join([shown, note(said)])
+    said = "Test accuracy in %, mean ± standard deviation of runs that differ in their seed alone."
+    return join([table(columns, spreads, css="wide"), note(said)])
 
 
 def _mean(spread: Record) -> Html:

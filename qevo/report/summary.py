@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -22,11 +22,7 @@ def summarise(path: pathlib.Path, runs: Sequence[dict[str, Any]], *, command: st
       runs: what each run's result.json holds.
       command: what made them, for the file.
     """
-    summary = {
-        method: {part: _spread([run["accuracy"][method][part] for run in runs]) for part in parts}
-        for method, parts in ((m, ("validation", "test")) for m in METHODS)
-        if all(method in run["accuracy"] for run in runs)
-    }
+    summary = spreads(runs)
     table = Table(title=f"accuracy over {len(runs)} seeds, %", title_justify="left")
     for column in ("network", "validation", "test", "test, least to most"):
         table.add_column(column, justify="left" if column == "network" else "right")
@@ -39,6 +35,22 @@ def summarise(path: pathlib.Path, runs: Sequence[dict[str, Any]], *, command: st
     path.parent.mkdir(parents=True, exist_ok=True)
     record = {"command": command, "accuracy": summary, "runs": list(runs)}
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def spreads(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Mean, deviation, least and most of each method's accuracy, by method and split.
+
+    Args:
+      runs: each with its "accuracy", as result.json has it.
+    """
+    return {
+        method: {
+            part: _spread([run["accuracy"][method][part] for run in runs])
+            for part in ("validation", "test")
+        }
+        for method in METHODS
+        if all(method in run["accuracy"] for run in runs)
+    }
 
 
 def _spread(values: list[float]) -> dict[str, float]:

@@ -42,8 +42,8 @@ class ReportConfig:
     """Images to show on which the float and the integer network disagree."""
 
 
-def write_report(config: ReportConfig) -> dict[str, Any]:
-    """Gather, write and say where; returns what the JSON holds.
+def report(config: ReportConfig) -> pathlib.Path:
+    """Gather, write and say where; returns the page's path.
 
     Raises:
       QevoError: no folder, one that holds no run, or an output that cannot be.
@@ -61,16 +61,15 @@ def write_report(config: ReportConfig) -> dict[str, Any]:
         for folder in config.folders:
             status.update(f"reading {folder}")
             runs.append(gather(folder, examples=config.examples))
-    report = {
+    facts = {
         "qevo": importlib.metadata.version("qevo"),
         "made": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "runs": runs,
-        "spread": _spread(runs),
+        "spreads": _spreads(runs),
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(output, render_page(report).encode())
+    write_whole(output, render_page(facts).encode())
     numbers = output.with_suffix(".json")
-    write_whole(numbers, (json.dumps(report, indent=2) + "\n").encode())
+    write_whole(numbers, (json.dumps(facts, indent=2) + "\n").encode())
     written = [output, numbers, *draw_figures(output.with_suffix(""), runs)]
     for run in runs:
         for lack in run["missing"]:
@@ -78,19 +77,21 @@ def write_report(config: ReportConfig) -> dict[str, Any]:
             _say(f"{run['name']}: no {lack['part']}: {lack['why']}{make}")
     for path in written:
         _say(f"wrote {path}")
-    return report
+    return output
 
 
-def _spread(runs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Mean and deviation where the runs are finished and differ in their seed alone."""
-    settings = [
-        {key: value for key, value in run["settings"].items() if key not in _OWN} for run in runs
+def _spreads(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and deviation of the finished runs that differ in their seed alone, in groups."""
+    groups: dict[str, dict[int, dict[str, Any]]] = {}
+    for run in runs:
+        if run["accuracy"]:
+            settings = {key: v for key, v in run["settings"].items() if key not in _OWN}
+            groups.setdefault(json.dumps(settings, sort_keys=True), {})[run["seed"]] = run
+    return [
+        {"runs": [run["name"] for run in group.values()], "accuracy": spreads([*group.values()])}
+        for group in groups.values()
+        if len(group) > 1
     ]
-    seeds = {run["seed"] for run in runs}
-    alike = all(other == settings[0] for other in settings) and len(seeds) == len(runs)
-    if len(runs) < 2 or not alike or not all(run["accuracy"] for run in runs):
-        return None
-    return spreads(runs)
 
 
 def _say(text: str) -> None:

@@ -80,3 +80,47 @@ def test_with_a_limit_the_total_is_what_the_time_allows(
         ("12/24", "24"),
         ("18/24", "12"),
     ]
+
+
+def test_a_wide_terminal_gets_a_curve(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    for width, drawn in ((120, True), (80, False)):
+        monkeypatch.setenv("COLUMNS", str(width))
+        with ProgressReport(9, 0, title="demo", enabled=True) as report:
+            for generation in range(1, 10):
+                report(generation, RECORD | {"accepted": 100 - generation**2})
+        err = capsys.readouterr().err
+        assert "accepted 19" in err
+        assert ("██▇▇▆▅▄▂▁" in err) is drawn
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], ""),
+        ([5, 5, 5], ""),
+        ([0, 7], "▁█"),
+        (range(8, 0, -1), "█▇▆▅▄▃▂▁"),
+        (range(-700, 101, 100), "▁▂▃▄▅▅▆▇█"),
+    ],
+)
+def test_sparklines(values: list[int], expected: str) -> None:
+    assert progress.sparkline(values) == expected
+
+
+def test_a_long_sparkline_is_of_means() -> None:
+    assert progress.sparkline([0, 14] * 60, 4) == "▅▅▅▅"  # 7 of 14 is step 3.5, rounded to 4
+    assert len(progress.sparkline(range(1000))) == 12
+
+
+def test_a_curve_of_many_calls_spans_them_all(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    with ProgressReport(4000, 0, title="demo", enabled=True) as report:
+        for generation in range(1, 4001):
+            report(generation, RECORD | {"accepted": -generation})
+    assert "██▇▆▆▅▄▃▃▂▁▁" in capsys.readouterr().err

@@ -1,0 +1,39 @@
+"""The command line that a configuration stands for."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from typing import Any
+
+from flax.traverse_util import flatten_dict
+
+from qevo.run.config import AnyConfig, TrainConfig
+
+_SESSION = {"resume", "max_seconds"}  # of one session, not of the run
+
+
+def command_line(config: AnyConfig) -> str:
+    """`qevo train` or `qevo refine` with what differs from the defaults."""
+    words = ["qevo", "train" if isinstance(config, TrainConfig) else "refine"]
+    known, ours = _flat(type(config)()), _flat(config)
+    for name, value in ours.items():
+        if name in _SESSION or value == known.get(name):
+            continue
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            before, dot, last = flag.rpartition(".")
+            words.append(f"--{flag}" if value else f"--{before}{dot}no-{last}")
+            continue
+        words += [f"--{flag}", *_words(value)]
+    return shlex.join(words)
+
+
+def _words(value: Any) -> list[str]:
+    if isinstance(value, tuple | list):
+        return [word for part in value for word in _words(part)]
+    return [str(value)]
+
+
+def _flat(config: AnyConfig) -> dict[str, Any]:
+    return flatten_dict(dataclasses.asdict(config), sep=".")
