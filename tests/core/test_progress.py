@@ -123,4 +123,4 @@ def test_a_curve_of_many_calls_spans_them_all(
     with ProgressReport(4000, 0, title="demo", enabled=True) as report:
         for generation in range(1, 4001):
             report(generation, RECORD | {"accepted": -generation})
-    assert "██▇▆▆▅▄▃▃▂▁▁" in capsys.readouterr().err
+    assert re.search("█[▁-█]{10}▁", capsys.readouterr().err)
