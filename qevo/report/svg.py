@@ -116,7 +116,7 @@ def histogram(low: int, counts: Sequence[int], before: Sequence[int], *, label: 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers between two, at most about so many."""
-    rough = (high - low) / count
+    rough = max((high - low) / count, 1e-300)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
