@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -74,7 +73,12 @@ def c_source(network: QuantizedNetwork) -> CSource:
 #ifndef QEVO_NETWORK_H
 #define QEVO_NETWORK_H
 
+#include <limits.h>
 #include <stdint.h>
+
+#if INT_MAX < 2147483647
+#error "sums and places need an int of 32 bits"
+#endif
 
 #define QEVO_INPUTS {height * width * channels}
 #define QEVO_OUTPUTS {outputs}
@@ -172,7 +176,7 @@ def _used(functions: Iterable[tuple[str, str]], calls: list[str]) -> str:
 
 
 def _comment(step: Step) -> str:
-    name = re.sub(r"\*/|/\*", "", step.name)
+    name = step.name.replace("*", "")  # nothing that ends a comment
     return f"{name}: {' x '.join(map(str, step.output.shape))}"
 
 

@@ -46,7 +46,8 @@ def onnx_model(network: QuantizedNetwork, form: Form = "integer") -> bytes:
         and fuse. The last layer is an integer product in both.
 
     Raises:
-      QevoError: the package onnx is not there, or a form that is not.
+      QevoError: the package onnx is not there, a form that is not, or a layer has a name that the
+        model needs for something else.
     """
     if form not in ("integer", "qdq"):
         raise QevoError(f"the form of an ONNX model is 'integer' or 'qdq', not {form!r}")
@@ -78,7 +79,10 @@ def onnx_model(network: QuantizedNetwork, form: Form = "integer") -> bytes:
         if network.head == "logits"
         else f"{result} / 2**{network.fraction_bits} is in levels of the int8 input"
     )
-    checker.check_model(model, full_check=True)
+    try:
+        checker.check_model(model, full_check=True)
+    except checker.ValidationError as error:
+        raise QevoError(f"this network makes no valid ONNX model: {error}") from error
     return model.SerializeToString()
 
 
@@ -98,8 +102,7 @@ class _Writer:
         """The name of the model's output: images go back to ``[B, H, W, C]``."""
         if len(output.shape) == 1:
             return output.name
-        self._node("Transpose", [output.name], "output", perm=[0, 2, 3, 1])
-        return "output"
+        return self._node("Transpose", [output.name], f"{output.name}/last", perm=[0, 2, 3, 1])
 
     def _input(self, step: Input) -> None:
         """A table look-up: every value of a pixel, channel by channel."""

@@ -58,7 +58,6 @@ class Multiply(Step):
     layer: Product
     pads: Pads
     kernel: np.ndarray  # int8 [K, C] or HWIO
-    bits: str | int
     multiplier: np.ndarray  # int32 [C]
     bias: np.ndarray  # int32 [C]
     shift: np.ndarray | None  # int32 [C]; None of the last layer
@@ -164,7 +163,6 @@ class Recording(Numerics):
             layer,
             pads,
             kernel,
-            self.network.bits[name],
             constants["multiplier"],
             constants["bias"],
             constants.get("shift"),
@@ -221,8 +219,8 @@ class Recording(Numerics):
         return step.output
 
     def _unnamed(self, kind: str, shape: tuple[int, ...]) -> Tensor:
-        """The output of an operation that the architecture gives no name."""
-        return Tensor(f"{kind}_{len(self.steps)}", shape)
+        """The output of an operation without a name; the colon keeps it apart from layers'."""
+        return Tensor(f"{kind}:{len(self.steps)}", shape)
 
     def _constants(self, name: str) -> Mapping[str, np.ndarray]:
         return {key: np.asarray(value) for key, value in self.network.constants[name].items()}
