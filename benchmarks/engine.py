@@ -15,28 +15,26 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 import pathlib
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from engine_report import draw, table
+from engine_scale import GROUP, in_a_process
 from flax import linen as nn
 from generation import ternary_network
-from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
 
 from qevo.algorithms import Coevolution, CoevolutionConfig
 from qevo.core.generation import Carry, Rules, first_carry, scan_generations
@@ -47,7 +45,6 @@ from qevo.problems import NetworkProblem
 from qevo.run.provenance import commit, device, versions
 
 BATCH = {"lenet_300_100": 1024, "lenet_5": 256, "resnet_20": 64}  # images per candidate
-GROUP = 500
 NEVER = 1 << 30
 LENGTH = 2  # generations per call
 DRAWS = 1 << 12
@@ -72,15 +69,10 @@ class Config:
     """Measure growth, 60 million genes, and forced devices."""
     output: pathlib.Path | None = None
     """JSON file to write; a plot goes beside it."""
-    part: Literal["all", "genes", "sharding"] = "all"
-    """What a process of its own measures; for this script's own use."""
 
 
 def main(config: Config) -> None:
     """Measure, print tables, write JSON and a plot."""
-    if config.part != "all":
-        print(json.dumps(genes_of_60_million() if config.part == "genes" else sharded()))
-        return
     console = Console(width=150)
     result: dict[str, Any] = {
         "command": "make bench-engine",
@@ -90,11 +82,11 @@ def main(config: Config) -> None:
     for name in config.networks:
         with console.status(name):
             result["networks"].append(measure(name, config))
-        console.print(_table(result["networks"][-1], result["peak"]))
+        console.print(table(result["networks"][-1], result["peak"]))
     if config.growth:
         result["growth"] = growth(config)
-        result["genes"] = _in_a_process("genes")
-        result["sharding"] = {n: _in_a_process("sharding", n) for n in (1, 2, 4, 8)}
+        result["genes"] = in_a_process("genes")
+        result["sharding"] = {n: in_a_process("sharding", n) for n in (1, 2, 4, 8)}
         console.print_json(json.dumps({k: result[k] for k in ("growth", "genes", "sharding")}))
     result |= {"versions": versions(), "device": device(), "commit": commit()}
     if config.output:
@@ -334,61 +326,6 @@ def growth(config: Config) -> list[dict[str, Any]]:
     return rows
 
 
-def genes_of_60_million() -> dict[str, Any]:
-    """Propose and update 4096 candidates of 60 million genes; their scores are drawn."""
-    population, genes = 4096, 60_000_000
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    space = Space.integers(genes, -1, 1)
-    algorithm = Coevolution(space, CoevolutionConfig(population=population, group=5000))
-
-    def step(state: Any, key: jax.Array) -> Any:
-        keys = jax.random.split(key, 3)
-        proposal, state = algorithm.propose(keys[0], state)
-        fitness = jax.random.randint(keys[1], (population,), 0, 1000, jnp.int32)
-        return algorithm.update(keys[2], proposal, fitness, state)[0]
-
-    call = jax.jit(step, donate_argnums=0)
-    state = call(algorithm.start(jax.random.key(0)), jax.random.key(1))
-    jax.block_until_ready(state)
-    began = time.perf_counter()
-    for turn in range(3):
-        state = call(state, jax.random.key(turn))
-    jax.block_until_ready(state)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {
-        "genes": genes,
-        "population": population,
-        "seconds_per_generation": (time.perf_counter() - began) / 3,
-        "peak_bytes": peak,
-        "of_which_before": before,
-    }
-
-
-def sharded() -> dict[str, Any]:
-    """Generations over all forced devices of this process, and what came out."""
-    from qevo.core.evolve import evolve
-
-    network, images, labels = ternary_network("lenet_300_100")
-    problem = NetworkProblem.of(
-        network, images, labels, images[:256], labels[:256], batch_size=1024
-    )
-    config = CoevolutionConfig(population=64, group=GROUP, grouping="block")
-    result = evolve(Coevolution(problem.space, config), problem, 0, generations=60, progress=False)
-    return {
-        "devices": jax.device_count(),
-        "seconds": result.seconds,
-        "genes_sha256": hashlib.sha256(np.asarray(result.genes).tobytes()).hexdigest(),
-    }
-
-
-def _in_a_process(part: str, devices: int = 1) -> dict[str, Any]:
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, __file__, "--part", part]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def _best(call: Callable[[], Any], seconds: float) -> float:
     """Seconds of the fastest of the calls that fit into ``seconds``: at least three, or the first
     alone where it takes longer than that."""
@@ -398,64 +335,6 @@ def _best(call: Callable[[], Any], seconds: float) -> float:
         jax.block_until_ready(call())
         times.append(time.perf_counter() - began)
     return min(times)
-
-
-def _table(row: dict[str, Any], peak: dict[str, float]) -> Table:
-    one = row["single"]
-    title = (
-        f"{row['network']}: one network {one['images_per_second']:,.0f} images/s at first "
-        f"({one['paths']}, batch {one['batch']}); B = {row['batch']}"
-    )
-    table = Table(title=title, title_justify="left")
-    table.add_column("")
-    for column in ("P", "images/s", "share", "of int8 peak", "of float32 peak", "MiB", "compile s"):
-        table.add_column(column, justify="right")
-    for part in row["populations"]:
-        rate = part["images_per_second"] * row["operations_per_image"]
-        table.add_row(
-            part["grouping"],
-            str(part["population"]),
-            f"{part['images_per_second']:,.0f}",
-            f"{part['share_of_inference']:.2f}",
-            *(
-                f"{100 * rate / peak[kind]:.0f} %" if part["grouping"] == "free" else ""
-                for kind in ("int8", "float32")  # by blocks, most products are not computed
-            ),
-            f"{part['memory_bytes'] / 2**20:,.0f}" if part["memory_bytes"] is not None else "",
-            f"{part['compile_seconds']:.1f}",
-        )
-    for name, peer in row["peers"].items():
-        rate = peer["images_per_second"]
-        shown = f"{rate:,.0f}" if rate else peer["note"]
-        share = f"{peer['share_of_inference']:.3f}" if rate else ""
-        table.add_row(name, "16" if name != "onnxruntime_int8" else "1", shown, share)
-    return table
-
-
-def draw(path: pathlib.Path, result: dict[str, Any]) -> None:
-    """Share of pure inference over the population, one panel per network."""
-    rows = result["networks"]
-    figure = Figure(figsize=(4 * len(rows), 3.4), layout="constrained")
-    for axes, row in zip(np.ravel(figure.subplots(1, len(rows))), rows, strict=True):
-        for grouping, marker in (("block", "o"), ("free", "s")):
-            parts = [p for p in row["populations"] if p["grouping"] == grouping]
-            sizes = [p["population"] for p in parts]
-            axes.plot(
-                sizes, [p["share_of_inference"] for p in parts], marker=marker, label=grouping
-            )
-        peers = [(part["share_of_inference"] or 0, name) for name, part in row["peers"].items()]
-        for index, (share, name) in enumerate(sorted(peers)):
-            if share:
-                axes.axhline(share, color="0.6", linewidth=0.8, linestyle=":")
-                at, side = (sizes[0], "left") if index % 2 else (sizes[-1], "right")
-                axes.annotate(name, (at, share), fontsize=7, color="0.4", va="bottom", ha=side)
-        axes.axhline(1, color="0.3", linewidth=0.8)
-        axes.set(xscale="log", yscale="log", title=row["network"], xlabel="population")
-        axes.set_xticks(sizes, [str(size) for size in sizes])
-        axes.minorticks_off()
-    figure.axes[0].set_ylabel("share of pure inference")
-    figure.axes[0].legend(frameon=False)
-    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

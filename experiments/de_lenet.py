@@ -48,6 +48,7 @@ from qevo.quantize import FloatTeacher, TrainingConfig, float_logits, train
 from qevo.quantize.pruning import SparseFit, SparsityCost, sparsity_costs, square_costs
 from qevo.report.picture import STYLE
 from qevo.run import folder as files
+from qevo.run.command import flags
 from qevo.run.provenance import commit, device, versions
 from qevo.run.session import script
 
@@ -123,7 +124,7 @@ def main(config: Config) -> None:
     rows = [run.row(ratio, method) for ratio in config.ratios for method in config.methods]
     name = f"de_{config.network}_{pathlib.Path(config.data).stem}"
     summary = {
-        "command": f"python experiments/de_lenet.py {options(config)}",
+        "command": f"python experiments/de_lenet.py {' '.join(flags(config))}",
         "float": run.float_accuracy,
         "parameters": run.parameters,
         "rows": rows,
@@ -334,16 +335,6 @@ def chosen(rows: list[Record], accuracy: float) -> Record | None:
     """The smallest file whose validation accuracy is near enough to the float network's."""
     near = [row for row in rows if row["validation"] >= accuracy - WITHIN]
     return min(near, key=lambda row: row["bytes"], default=None)
-
-
-def options(config: Config) -> str:
-    """The command line that says what decides the result."""
-    words = []
-    for field, value in dataclasses.asdict(config).items():
-        if field not in ("runs", "results"):
-            values = value if isinstance(value, tuple) else (value,)
-            words += [f"--{field}", *(f"{v:g}" if isinstance(v, float) else str(v) for v in values)]
-    return " ".join(words)
 
 
 def table(

@@ -36,6 +36,7 @@ from qevo.quantize import FloatTeacher, float_logits
 from qevo.quantize.rounding import round_squared_error
 from qevo.report.picture import STYLE, read_metrics
 from qevo.run import folder as files
+from qevo.run.command import flags
 from qevo.run.inspect import audit_generation
 from qevo.run.provenance import commit, device, versions
 from qevo.run.session import script
@@ -180,7 +181,7 @@ def report(
     images = len(data.validation)
     seconds = found.seconds / found.generations
     summary = {
-        "command": f"python experiments/from_scratch.py {options(config)}",
+        "command": f"python experiments/from_scratch.py {' '.join(flags(config))}",
         "accuracy": {"random": accuracy(start), "evolved": accuracy(network)},
         "parameters": sum(kernel.size for kernel in network.weights.values()),
         "generations": found.generations,
@@ -231,15 +232,6 @@ def draw(path: pathlib.Path, curve: list[dict[str, float]], title: str) -> None:
         axes[0].set_ylabel("validation error, %")
         axes[0].set_title(f"{title}: ternary, from random weights", loc="left")
         figure.savefig(path, dpi=130)
-
-
-def options(config: Config) -> str:
-    """The command line that says what decides the result."""
-    return " ".join(
-        f"--{field} {value:g}" if isinstance(value, float) else f"--{field} {value}"
-        for field, value in dataclasses.asdict(config).items()
-        if field not in ("runs", "results")
-    )
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ from qevo.quantize import (
 from qevo.report import Roc, draw_roc, roc_curve
 from qevo.report.table import METHODS
 from qevo.run import folder as files
+from qevo.run.command import flags
 from qevo.run.provenance import commit, device, versions
 from qevo.run.session import plans_file, script
 
@@ -95,7 +96,7 @@ def main(config: Config) -> None:
         for bits, record in Runs(config, seed).records().items():
             records[bits].append(record)
     config.results.mkdir(parents=True, exist_ok=True)
-    command = " ".join(["python", f"experiments/{NAME}.py", *options(config)])
+    command = " ".join(["python", f"experiments/{NAME}.py", *flags(config)])
     text = json.dumps({"command": command, "runs": records}, indent=2)
     (config.results / f"{NAME}.json").write_text(text + "\n", encoding="utf-8")
     first = Runs(config, config.seeds[0]).folder / config.bits[-1] / ROC
@@ -267,16 +268,6 @@ def measure(
             "auc": float(curves[name].auc),
         }
     return measured, curves
-
-
-def options(config: Config) -> list[str]:
-    """The command line that says what decides the result."""
-    words = []
-    for field, value in dataclasses.asdict(config).items():
-        if field not in ("runs", "results"):
-            values = value if isinstance(value, tuple) else (value,)
-            words += [f"--{field}", *map(str, values)]
-    return words
 
 
 def table(config: Config, records: dict[str, list[Record]]) -> Table:

@@ -38,12 +38,7 @@ def read(folder: Path, known: Known) -> Parts:
     Raises:
       QevoError: where tensorflow-datasets is missing or the data is damaged or not `known`.
     """
-    try:
-        import tensorflow_datasets as tfds
-    except ModuleNotFoundError as error:
-        raise QevoError(
-            f"{folder}: reading it needs tensorflow-datasets ({error}): pip install 'qevo[data]'"
-        ) from None
+    tfds = module(folder)
     try:
         builder = tfds.builder_from_directory(folder)
         train, test = (_split(builder, part, known, folder) for part in ("train", "test"))
@@ -55,6 +50,21 @@ def read(folder: Path, known: Known) -> Parts:
             f"found {type(error).__name__}: {error}"
         ) from error
     return Parts(train, test, known.classes, f"tensorflow-datasets {builder.info.full_name}")
+
+
+def module(folder: Path) -> Any:
+    """The package tensorflow_datasets.
+
+    Raises:
+      QevoError: it is missing; the message begins with the folder that needs it.
+    """
+    try:
+        import tensorflow_datasets
+    except ModuleNotFoundError as error:
+        raise QevoError(
+            f"{folder}: reading it needs tensorflow-datasets ({error}): pip install 'qevo[data]'"
+        ) from None
+    return tensorflow_datasets
 
 
 def _split(builder: Any, part: str, known: Known, folder: Path) -> Split:

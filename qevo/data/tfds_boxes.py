@@ -11,7 +11,7 @@ import numpy as np
 
 from qevo.data.boxes import DetectionSet, Marked, Objects, Reading, checked, checked_size, gathered
 from qevo.data.folders import pillow
-from qevo.data.tfds import tfrecords
+from qevo.data.tfds import module, tfrecords
 from qevo.errors import QevoError
 
 IGNORED = ("is_crowd", "is_difficult")  # COCO's word, and VOC's
@@ -26,12 +26,7 @@ def read_prepared(folder: Path, split: str, *, name: str) -> DetectionSet:
     Raises:
       QevoError: where tensorflow-datasets is missing, or the data is damaged or of another kind.
     """
-    try:
-        import tensorflow_datasets as tfds
-    except ModuleNotFoundError as error:
-        raise QevoError(
-            f"{folder}: reading it needs tensorflow-datasets ({error}): pip install 'qevo[data]'"
-        ) from None
+    tfds = module(folder)
     part = "validation" if split == "val" else split
     try:
         builder = tfds.builder_from_directory(folder)

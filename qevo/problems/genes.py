@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from qevo.core.space import GENE_MAX, Leaf, Space
 from qevo.errors import QevoError
 from qevo.nets.arithmetic import LayerArithmetic
-from qevo.nets.network import QuantizedNetwork
+from qevo.nets.network import Constants, QuantizedNetwork, Weights
 
 Genes = Literal["weights", "multipliers", "biases"]
 
@@ -59,6 +59,20 @@ def network_space(
             step = _bias_step(constants, network.fraction_bits, bits)
             tree["biases"][name] = _bias_leaf(constants["bias"], step, facts)
     return Space.of(tree).with_blocks(_blocks(network, tree, blocks, channels))
+
+
+def merged(weights: Weights, constants: Constants, solution: Any) -> tuple[Weights, Constants]:
+    """Weights and constants with a solution's arrays in place of their own.
+
+    Args:
+      weights, constants: by layer, as `QuantizedNetwork` has them.
+      solution: what a space of `network_space` decodes to; what it leaves out stays.
+    """
+    mixed = dict(constants)
+    for kind, name in (("multipliers", "multiplier"), ("biases", "bias")):
+        for layer, values in solution.get(kind, {}).items():
+            mixed[layer] = {**mixed[layer], name: values}
+    return {**weights, **solution.get("weights", {})}, mixed
 
 
 def _blocks(

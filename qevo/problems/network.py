@@ -30,7 +30,7 @@ from qevo.nets.integer_numerics import Arithmetic
 from qevo.nets.network import QuantizedNetwork, forward
 from qevo.nets.plan import Plan, image_rows
 from qevo.nets.reconstruction import FixedImages
-from qevo.problems.genes import BLOCKS, CHANNELS, Genes, network_space
+from qevo.problems.genes import BLOCKS, CHANNELS, Genes, merged, network_space
 
 Loss = Literal["cross_entropy", "errors", "squared_error"]
 
@@ -218,7 +218,7 @@ class NetworkProblem(Problem):
 
     def network(self, network: QuantizedNetwork, solution: Any) -> QuantizedNetwork:
         """``network`` with a solution's arrays in place of its own."""
-        weights, constants = self._merged(solution)
+        weights, constants = merged(self.weights, self.constants, solution)
         return dataclasses.replace(network, weights=weights, constants=constants)
 
     def describe(self) -> dict[str, Any]:
@@ -230,16 +230,8 @@ class NetworkProblem(Problem):
         }
 
     def _output(self, solution: Any, images: jax.Array) -> jax.Array:
-        weights, constants = self._merged(solution)
+        weights, constants = merged(self.weights, self.constants, solution)
         return forward(self.module, weights, constants, images)
-
-    def _merged(self, solution: Any) -> tuple[Any, Any]:
-        weights = {**self.weights, **solution.get("weights", {})}
-        constants = dict(self.constants)
-        for kind, name in (("multipliers", "multiplier"), ("biases", "bias")):
-            for layer, values in solution.get(kind, {}).items():
-                constants[layer] = {**constants[layer], name: values}
-        return weights, constants
 
     def _loss(self, output: jax.Array, targets: jax.Array) -> jax.Array:
         if self.fixed is not None:

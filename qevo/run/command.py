@@ -1,4 +1,4 @@
-"""The command line that a configuration stands for."""
+"""The command lines that configurations stand for."""
 
 from __future__ import annotations
 
@@ -27,6 +27,17 @@ def command_line(config: AnyConfig) -> str:
             continue
         words += [f"--{flag}", *_words(value)]
     return shlex.join(words)
+
+
+def flags(config: Any, *, leave_out: tuple[str, ...] = ("runs", "results")) -> list[str]:
+    """The command line of a script with this flat configuration: what decides its result.
+
+    Args:
+      config: a dataclass.
+      leave_out: fields that only say where files lie.
+    """
+    fields = dataclasses.asdict(config).items()
+    return [w for name, v in fields if name not in leave_out for w in (f"--{name}", *_words(v))]
 
 
 def _words(value: Any) -> list[str]:

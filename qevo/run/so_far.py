@@ -15,7 +15,7 @@ from qevo.core.folder import CHECKPOINT
 from qevo.core.random import TABLE_TOTAL
 from qevo.errors import QevoError
 from qevo.nets.network import QuantizedNetwork
-from qevo.problems.genes import network_space
+from qevo.problems.genes import merged, network_space
 from qevo.run.config import SearchConfig
 from qevo.run.searching import Stage, stages
 
@@ -105,11 +105,7 @@ def _with(network: QuantizedNetwork, stage: Stage, radius: int, found: Kept) -> 
     space = network_space(network, genes=stage.genes, radius=radius)
     _check(stage, space.size, found)
     solution = space.decode(jnp.asarray(found.genes))
-    constants = {name: dict(part) for name, part in network.constants.items()}
-    for kind, key in (("multipliers", "multiplier"), ("biases", "bias")):
-        for layer, values in solution.get(kind, {}).items():
-            constants[layer][key] = values
-    weights = {**network.weights, **solution.get("weights", {})}
+    weights, constants = merged(network.weights, network.constants, solution)
     return dataclasses.replace(network, weights=weights, constants=constants)
 
 
