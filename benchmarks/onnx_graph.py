@@ -1,4 +1,8 @@
-"""The ONNX graph of an architecture in int8 QDQ form, with random weights, for a peer to run."""
+"""The ONNX graph of an architecture in int8 QDQ form, with random weights, for a peer to run.
+
+A peer is to be at its best: this graph has one scale for all activations and no rule for pixels,
+and runs faster than what `qevo.export.onnx_model` writes, which gives a network's own integers.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +94,7 @@ class QdqGraph(Numerics):
         return x._replace(name=y, shape=(before + x.shape[0] + after, *x.shape[1:]))
 
     def upsample(self, x: _Tensor, factor: int = 2) -> _Tensor:
-        raise NotImplementedError("none of the networks here upsamples")
+        raise ValueError("none of the benchmark's networks upsamples")
 
     def average_pool(self, x: _Tensor, *, name: str) -> _Tensor:
         mean = self._node("GlobalAveragePool", self._dequantize(x))

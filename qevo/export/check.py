@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qevo.errors import QevoError
-from qevo.export.onnx_model import IMAGES
+from qevo.export.onnx_model import IMAGES, zero_points
 from qevo.export.steps import Multiply, steps_of
 from qevo.nets.network import QuantizedNetwork
 
@@ -75,12 +75,14 @@ def first_difference(
     import onnx
     from onnx import helper
 
-    steps = [step for step in steps_of(network) if isinstance(step, Multiply)]
+    program = steps_of(network)
+    zeros = zero_points(program)
+    steps = [step for step in program if isinstance(step, Multiply)]
     graph = onnx.load_from_string(model)
     known = {output.name for output in graph.graph.output}
     wanted = dict.fromkeys(step.inputs[0].name for step in steps)
     graph.graph.output.extend(
-        helper.make_tensor_value_info(name, onnx.TensorProto.INT8, None)
+        helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, None)
         for name in wanted
         if name not in known
     )
@@ -89,7 +91,8 @@ def first_difference(
     found = dict(zip(names, session.run(names, {IMAGES: images}), strict=True))
     ours = network.layer_inputs(images)
     for step in steps:
-        value = np.asarray(found[step.inputs[0].name])
+        name = step.inputs[0].name
+        value = np.asarray(found[name], np.int32) - zeros[name]
         if value.ndim == 4:
             value = value.transpose(0, 2, 3, 1)
         different = int((value != np.asarray(ours[step.name]).reshape(value.shape)).sum())

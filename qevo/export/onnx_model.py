@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -28,14 +29,18 @@ Form = Literal["integer", "qdq"]
 IMAGES = "images"  # the model's input
 OPSET = 21  # the first with 4-bit integers
 IR_VERSION = 10
+APART = 16  # bits between two sums of 8 bits that 24 hold
+MIDDLE = 128  # what stands for 0 in a tensor with negative values
 NARROW = (-8, 7)  # levels that a 4-bit integer holds
 
 
 def onnx_model(network: QuantizedNetwork, form: Form = "integer") -> bytes:
     """The network as an ONNX model, raw images uint8 ``[B, H, W, C]`` to int32 outputs.
 
-    Inside, activations are int8 ``[B, C, H, W]``. Layers whose levels fit keep them as 4-bit
-    integers in the file. ``QLinearConv`` rounds ``acc * multiplier / 2**shift`` half to even, as
+    Inside, activations are uint8 ``[B, C, H, W]``, with the zero point 0, or 128 where there are
+    negative ones: runtimes have their fastest kernels for it, and values up to 127 never saturate
+    the 16-bit sums of processors without VNNI. Layers whose levels fit keep them as 4-bit integers
+    in the file. ``QLinearConv`` rounds ``acc * multiplier / 2**shift`` half to even, as
     qevo does, and within the range of an int8 that product is exact in a float32 for the shifts
     that layers have. What else is scaled goes through float64, where every value is exact.
 
@@ -56,7 +61,7 @@ def onnx_model(network: QuantizedNetwork, form: Form = "integer") -> bytes:
     except ImportError:
         raise QevoError("writing ONNX needs the package onnx: pip install 'qevo[export]'") from None
     steps = steps_of(network)
-    writer = _Writer(form)
+    writer = _Writer(form, zero_points(steps))
     for step in steps:
         writer.write(step)
     output = steps[-1].output
@@ -86,11 +91,28 @@ def onnx_model(network: QuantizedNetwork, form: Form = "integer") -> bytes:
     return model.SerializeToString()
 
 
+def zero_points(steps: Sequence[Step]) -> dict[str, int]:
+    """What stands for 0 in each tensor of a model, by name: `MIDDLE` where there are negatives."""
+    zeros: dict[str, int] = {}
+    for step in steps:
+        if isinstance(step, Input):
+            low = int(step.table.min())
+        elif isinstance(step, Multiply):
+            low = step.facts.output_low
+        elif isinstance(step, Add | Average):
+            low = step.low
+        else:
+            zeros[step.name] = zeros[step.inputs[0].name]
+            continue
+        zeros[step.name] = 0 if low >= 0 else MIDDLE
+    return zeros
+
+
 class _Writer:
     """The nodes and constants so far; a step's tensor has the name of the step in the graph."""
 
-    def __init__(self, form: Form) -> None:
-        self.form = form
+    def __init__(self, form: Form, zeros: Mapping[str, int]) -> None:
+        self.form, self.zeros = form, zeros
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self._known: set[str] = set()
@@ -110,108 +132,114 @@ class _Writer:
         offsets = 256 * np.arange(channels, dtype=np.int32)
         pixels = self._node("Cast", [IMAGES], "pixels", to=_type("INT32"))
         at = self._node("Add", [pixels, self._constant("pixel_offsets", offsets)], "pixel_places")
-        table = self._constant("pixel_values", step.table.T.reshape(-1))
+        values = step.table.T.reshape(-1).astype(np.int16) + self.zeros[step.name]
+        table = self._constant("pixel_values", values.astype(np.uint8))
         scaled = self._node("Gather", [table, at], "scaled_pixels")
         self._node("Transpose", [scaled], step.name, perm=[0, 3, 1, 2])
 
     def _multiply(self, step: Multiply) -> None:
         if step.shift is None:
             self._last(step)
-            return
-        scale = (step.multiplier / 2.0**step.shift).astype(np.float32)
-        attributes: dict[str, Any] = {}
-        x, y = step.inputs[0].name, f"{step.name}/product"
-        dense = step.layer.kind == "dense"
-        if dense:  # a convolution of one pixel: it adds a bias and scales by channel
-            x = self._node("Unsqueeze", [x, self._axes(2, 3)], f"{step.name}/pixel")
-            kernel = step.kernel.T[:, :, None, None]
+        elif self.form == "qdq":
+            self._pairs(step)
+        elif step.layer.kind == "dense":
+            scale = self._constant(f"{step.name}/scale", step.multiplier / 2.0**step.shift)
+            bias = self._constant(f"{step.name}/bias", step.bias)
+            total = self._node("Add", [self._product(step), bias], f"{step.name}/sum")
+            real = self._node("Cast", [total], f"{step.name}/real", to=_type("DOUBLE"))
+            real = self._node("Mul", [real, scale], f"{step.name}/scaled")
+            self._rounded(real, step.name, step.facts.output_low, step.facts.output_high)
         else:
-            kernel = step.kernel.transpose(3, 2, 0, 1)
-            attributes = {"strides": step.layer.strides, "pads": _flat(step.pads)}
-        if self.form == "integer":
-            zeros = self._constant(f"{step.name}/zeros", np.zeros(scale.shape, np.int8))
+            scale = (step.multiplier / 2.0**step.shift).astype(np.float32)
             inputs = [
-                *(x, self._one(), self._zero()),
-                *(self._levels(step, kernel), self._constant(f"{step.name}/scale", scale), zeros),
-                *(self._one(), self._zero(), self._constant(f"{step.name}/bias", step.bias)),
+                *(step.inputs[0].name, self._one(), self._zero(step.inputs[0].name)),
+                self._levels(step, step.kernel.transpose(3, 2, 0, 1)),
+                self._constant(f"{step.name}/scale", scale),
+                self._constant(f"{step.name}/zeros", np.zeros(scale.shape, np.int8)),
+                *(self._one(), self._zero(step.name)),
+                self._constant(f"{step.name}/bias", step.bias),
             ]
-            self._node("QLinearConv", inputs, y, **attributes)
-        else:
-            self._pairs(step, x, kernel, scale, y, attributes)
-        if dense:
-            y = self._node("Squeeze", [y, self._axes(2, 3)], f"{step.name}/channels")
-        self._clip(y, step.name, step.facts.output_low, step.facts.output_high)
+            y = self._node("QLinearConv", inputs, f"{step.name}/scaled", **_window(step))
+            self._clip(y, step.name, step.facts.output_low, step.facts.output_high)
 
-    def _pairs(
-        self,
-        step: Multiply,
-        x: str,
-        kernel: np.ndarray,
-        scale: np.ndarray,
-        y: str,
-        attributes: dict[str, Any],
-    ) -> None:
+    def _pairs(self, step: Multiply) -> None:
+        """A float operator between DequantizeLinear and QuantizeLinear."""
+        assert step.shift is not None
+        x, dense = step.inputs[0].name, step.layer.kind == "dense"
+        scale = (step.multiplier / 2.0**step.shift).astype(np.float32)
         scales = self._constant(f"{step.name}/scale", scale)
-        zeros = self._constant(f"{step.name}/bias_zeros", np.zeros(scale.shape, np.int32))
-        bias = self._constant(f"{step.name}/bias", step.bias)
-        narrow = _is_narrow(step)
-        kind = "zeros4" if narrow else "zeros"
-        weight_zeros = self._constant(
-            f"{step.name}/{kind}", np.zeros(scale.shape, np.int8), narrow=narrow
-        )
-        weights = self._constant(f"{step.name}/kernel", kernel, narrow=narrow)
-        operands = [
-            self._node("DequantizeLinear", [x, self._one(), self._zero()], f"{step.name}/input"),
-            self._node(
-                "DequantizeLinear", [weights, scales, weight_zeros], f"{step.name}/weights", axis=0
-            ),
-            self._node("DequantizeLinear", [bias, scales, zeros], f"{step.name}/shifts", axis=0),
+        kernel = step.kernel if dense else step.kernel.transpose(3, 2, 0, 1)
+        weights = [
+            self._levels(step, kernel),
+            scales,
+            self._constant(f"{step.name}/zeros", np.zeros(scale.shape, np.int8)),
         ]
-        real = self._node("Conv", operands, f"{step.name}/real", **attributes)
-        self._node("QuantizeLinear", [real, self._one(), self._zero()], y)
+        bias = [
+            self._constant(f"{step.name}/bias", step.bias),
+            scales,
+            self._constant(f"{step.name}/bias_zeros", np.zeros(scale.shape, np.int32)),
+        ]
+        axis = 1 if dense else 0  # of the output channels
+        operands = [
+            self._node("DequantizeLinear", [x, self._one(), self._zero(x)], f"{step.name}/input"),
+            self._node("DequantizeLinear", weights, f"{step.name}/weights", axis=axis),
+            self._node("DequantizeLinear", bias, f"{step.name}/shifts", axis=0),
+        ]
+        operator = "Gemm" if dense else "Conv"
+        real = self._node(operator, operands, f"{step.name}/real", **_window(step))
+        inputs = [real, self._one(), self._zero(step.name)]
+        y = self._node("QuantizeLinear", inputs, f"{step.name}/scaled")
+        self._clip(y, step.name, step.facts.output_low, step.facts.output_high)
 
     def _last(self, step: Multiply) -> None:
         """The int32 output: no requantization."""
-        x, y = step.inputs[0].name, f"{step.name}/product"
         shape = (-1,) if step.layer.kind == "dense" else (1, -1, 1, 1)
-        if step.layer.kind == "dense":
-            self._node("MatMulInteger", [x, self._levels(step, step.kernel)], y)
-        else:  # ConvInteger takes unsigned operands everywhere
-            shifted = self._node("Cast", [x], f"{step.name}/wide", to=_type("INT32"))
-            shifted = self._node("Add", [shifted, self._middle()], f"{step.name}/shifted")
-            shifted = self._node("Cast", [shifted], f"{step.name}/unsigned", to=_type("UINT8"))
-            kernel = step.kernel.transpose(3, 2, 0, 1).astype(np.int16) + 128
-            weights = self._constant(f"{step.name}/kernel", kernel.astype(np.uint8))
-            zero = self._constant("unsigned_zero", np.asarray(128, np.uint8))
-            options = {"strides": step.layer.strides, "pads": _flat(step.pads)}
-            self._node("ConvInteger", [shifted, weights, zero, zero], y, **options)
         multiplier = self._constant(f"{step.name}/multiplier", step.multiplier.reshape(shape))
         bias = self._constant(f"{step.name}/bias", step.bias.reshape(shape))
-        y = self._node("Mul", [y, multiplier], f"{step.name}/scaled")
+        y = self._node("Mul", [self._product(step), multiplier], f"{step.name}/scaled")
         self._node("Add", [y, bias], step.name)
 
+    def _product(self, step: Multiply) -> str:
+        """The int32 accumulator."""
+        x, y = step.inputs[0].name, f"{step.name}/product"
+        if step.layer.kind == "dense":
+            levels = self._levels(step, step.kernel)
+            return self._node("MatMulInteger", [x, levels, self._zero(x)], y)
+        # onnxruntime's ConvInteger has unsigned weights only.
+        kernel = step.kernel.transpose(3, 2, 0, 1).astype(np.int16) + MIDDLE
+        weights = self._constant(f"{step.name}/kernel", kernel.astype(np.uint8))
+        middle = self._constant(f"zero_{MIDDLE}", np.uint8(MIDDLE))
+        inputs = [x, weights, self._zero(x), middle]
+        return self._node("ConvInteger", inputs, y, **_window(step))
+
     def _add(self, step: Add) -> None:
+        """In float32, which holds both sides exactly where their shifts are near enough."""
+        apart = abs(step.left[0] - step.left[1])
+        if apart > APART:
+            raise QevoError(
+                f"{step.name}: its sides are {apart} bits apart; in ONNX the sum is of float32, "
+                f"exact up to {APART}"
+            )
         terms = []
         for side, x, left in zip(("left", "right"), step.inputs, step.left, strict=True):
-            real = self._node("Cast", [x.name], f"{step.name}/{side}", to=_type("DOUBLE"))
-            factor = self._constant(
-                f"{step.name}/{side}_scale", np.asarray(2.0 ** (left - step.right))
+            scale = self._constant(
+                f"{step.name}/{side}_scale", np.float32(2.0 ** (left - step.right))
             )
-            terms.append(self._node("Mul", [real, factor], f"{step.name}/{side}_scaled"))
+            inputs = [x.name, scale, self._zero(x.name)]
+            terms.append(self._node("DequantizeLinear", inputs, f"{step.name}/{side}"))
         total = self._node("Add", terms, f"{step.name}/sum")
-        self._rounded(total, step.name, step.low, step.high)
+        inputs = [total, self._one(), self._zero(step.name)]
+        y = self._node("QuantizeLinear", inputs, f"{step.name}/scaled")
+        self._clip(y, step.name, step.low, step.high)
 
     def _average(self, step: Average) -> None:
-        (x,) = step.inputs
-        wide = self._node("Cast", [x.name], f"{step.name}/wide", to=_type("INT32"))
-        inputs = [wide, self._axes(2, 3)]
-        total = self._node("ReduceSum", inputs, f"{step.name}/sum", keepdims=0)
-        real = self._node("Cast", [total], f"{step.name}/real", to=_type("DOUBLE"))
+        real = self._real(step.inputs[0].name, f"{step.name}/input")
+        axes = self._constant("height_and_width", np.asarray([2, 3], np.int64))
+        total = self._node("ReduceSum", [real, axes], f"{step.name}/sum", keepdims=0)
         scale = np.asarray(step.multiplier / 2.0**step.shift)
-        inputs = [real, self._constant(f"{step.name}/scale", scale)]
-        self._rounded(
-            self._node("Mul", inputs, f"{step.name}/scaled"), step.name, step.low, step.high
-        )
+        inputs = [total, self._constant(f"{step.name}/scale", scale)]
+        real = self._node("Mul", inputs, f"{step.name}/scaled")
+        self._rounded(real, step.name, step.low, step.high)
 
     def _maxpool(self, step: MaxPool) -> None:
         options = {
@@ -226,7 +254,7 @@ class _Writer:
         before, after = ([0] * (places + 1) for _ in range(2))
         before[1], after[1] = step.before, step.after
         pads = self._constant(f"{step.name}/pads", np.asarray([*before, *after], np.int64))
-        self._node("Pad", [step.inputs[0].name, pads, self._zero()], step.name)
+        self._node("Pad", [step.inputs[0].name, pads, self._zero(step.name)], step.name)
 
     def _upsample(self, step: Upsample) -> None:
         scales = np.asarray([1, 1, step.factor, step.factor], np.float32)
@@ -246,33 +274,48 @@ class _Writer:
         self._node("Flatten", [name], step.name)
 
     def _levels(self, step: Multiply, kernel: np.ndarray) -> str:
-        """Weights as int8; four bits each in the file where they fit."""
-        if not _is_narrow(step):
-            return self._constant(f"{step.name}/kernel", kernel)
-        packed = self._constant(f"{step.name}/kernel", kernel, narrow=True)
+        """Weights as int8; four bits each in the file where they fit.
+
+        Runtimes fold the conversion when they load the model. Few have kernels for 4 bits.
+        """
+        facts, name = step.facts, f"{step.name}/kernel"
+        if facts.weight_low < NARROW[0] or facts.weight_high > NARROW[1]:
+            return self._constant(name, kernel)
+        packed = self._constant(name, kernel, narrow=True)
         return self._node("Cast", [packed], f"{step.name}/levels", to=_type("INT8"))
 
+    def _real(self, x: str, name: str) -> str:
+        """A tensor's values as float64."""
+        real = self._node("Cast", [x], name, to=_type("DOUBLE"))
+        if not self.zeros[x]:
+            return real
+        zero = self._constant(f"zero_{self.zeros[x]}_double", np.asarray(float(self.zeros[x])))
+        return self._node("Sub", [real, zero], f"{name}/signed")
+
     def _rounded(self, real: str, name: str, low: int, high: int) -> None:
+        """The named tensor from its values as float64, which are rounded half to even."""
         real = self._node("Round", [real], f"{name}/rounded")
         limits = [self._constant(f"limit_{v}_double", np.asarray(float(v))) for v in (low, high)]
         real = self._node("Clip", [real, *limits], f"{name}/clipped")
-        self._node("Cast", [real], name, to=_type("INT8"))
+        if self.zeros[name]:
+            zero = self._constant(f"zero_{self.zeros[name]}_double", np.asarray(float(MIDDLE)))
+            real = self._node("Add", [real, zero], f"{name}/unsigned")
+        self._node("Cast", [real], name, to=_type("UINT8"))
 
     def _clip(self, x: str, name: str, low: int, high: int) -> None:
-        limits = [self._constant(f"limit_{v}", np.asarray(v, np.int8)) for v in (low, high)]
+        """The named tensor: the operators before saturate to 0..255 only."""
+        limits = (
+            self._constant(f"limit_{v}_from_{self.zeros[name]}", np.uint8(v + self.zeros[name]))
+            for v in (low, high)
+        )
         self._node("Clip", [x, *limits], name)
 
     def _one(self) -> str:
         return self._constant("one", np.float32(1))
 
-    def _zero(self) -> str:
-        return self._constant("zero", np.int8(0))
-
-    def _middle(self) -> str:
-        return self._constant("middle", np.asarray(128, np.int32))
-
-    def _axes(self, *axes: int) -> str:
-        return self._constant(f"axes_{'_'.join(map(str, axes))}", np.asarray(axes, np.int64))
+    def _zero(self, x: str) -> str:
+        """The zero point of a tensor."""
+        return self._constant(f"zero_{self.zeros[x]}", np.uint8(self.zeros[x]))
 
     def _node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
         from onnx import helper
@@ -298,9 +341,11 @@ class _Writer:
         return name
 
 
-def _is_narrow(step: Multiply) -> bool:
-    low, high = step.facts.weight_low, step.facts.weight_high
-    return NARROW[0] <= low and high <= NARROW[1]
+def _window(step: Multiply) -> dict[str, Any]:
+    """The attributes of a convolution; none of a dense layer."""
+    if step.layer.kind == "dense":
+        return {}
+    return {"strides": step.layer.strides, "pads": _flat(step.pads)}
 
 
 def _flat(pads: Pads) -> list[int]:

@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import onnx
 import pytest
@@ -66,3 +67,13 @@ def test_what_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(QevoError, match="needs the package onnx"):
         onnx_model(network)
+
+
+def test_a_sum_of_sides_too_far_apart_is_refused() -> None:
+    network = NETWORKS["residual"]()
+    name = next(key for key in network.ranges if "left" in network.constants[key])
+    sides = {**network.constants[name], "left": jnp.array([17, 0], jnp.int32)}
+    sides |= {"right": jnp.array(17, jnp.int32)}
+    constants = {**network.constants, name: sides}
+    with pytest.raises(QevoError, match=f"{name}: its sides are 17 bits apart"):
+        onnx_model(dataclasses.replace(network, constants=constants))
