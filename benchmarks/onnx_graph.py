@@ -96,6 +96,12 @@ class QdqGraph(Numerics):
     def upsample(self, x: _Tensor, factor: int = 2) -> _Tensor:
         raise ValueError("none of the benchmark's networks upsamples")
 
+    def concat(self, *parts: _Tensor, name: str) -> _Tensor:
+        raise ValueError("none of the benchmark's networks puts activations together")
+
+    def outputs(self, *maps: _Tensor) -> _Tensor:
+        raise ValueError("none of the benchmark's networks has maps")
+
     def average_pool(self, x: _Tensor, *, name: str) -> _Tensor:
         mean = self._node("GlobalAveragePool", self._dequantize(x))
         return self.flatten(self._quantize(mean, (x.shape[0], 1, 1), "relu"))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pathlib
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from detectors import quantized_detector
 from networks import random_variables
 
 from qevo.nets import Autoencoder, LeNet5, LeNet300, QuantizedNetwork, ResNet, ResNet20
 from qevo.quantize import quantize_network
-from qevo.quantize.rounding import round_max_abs
+from qevo.quantize.rounding import round_max_abs, round_squared_error
 
 Maker = Callable[[], QuantizedNetwork]
 
@@ -19,6 +22,11 @@ def quantized(module: Any, shape: tuple[int, int, int], **options: Any) -> Quant
     images = np.random.RandomState(0).randint(0, 256, (16, *shape)).astype(np.uint8)
     variables = random_variables(module, shape)
     return quantize_network(module, variables, images, method=round_max_abs, **options)
+
+
+def detector(bits: Any) -> QuantizedNetwork:
+    with tempfile.TemporaryDirectory() as folder:
+        return quantized_detector(pathlib.Path(folder), bits=bits, method=round_squared_error)
 
 
 NETWORKS: dict[str, Maker] = {
@@ -34,5 +42,7 @@ NETWORKS: dict[str, Maker] = {
         ResNet(widths=(4, 6), blocks=1, classes=5), (9, 8, 3), bits={"*": 8, "block_*": "ternary"}
     ),
     "padded": lambda: quantized(ResNet20(widths=(4, 7), blocks=1, classes=5), (9, 8, 3), bits=4),
+    "detector": lambda: detector(8),
+    "coarse_detector": lambda: detector("ternary"),
     "image": lambda: quantized(Autoencoder(widths=(3, 5), code=2), (16, 16, 1), bits=3),
 }

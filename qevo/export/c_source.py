@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -11,10 +13,12 @@ from qevo.export.memory import place
 from qevo.export.steps import (
     Add,
     Average,
+    Concat,
     Flatten,
     Input,
     MaxPool,
     Multiply,
+    Outputs,
     PadChannels,
     Step,
     Upsample,
@@ -23,6 +27,12 @@ from qevo.export.steps import (
 from qevo.nets.network import QuantizedNetwork
 
 WIDTH = 100
+UNITS = {
+    "logits": "nat",
+    "image": "level of the int8 input",
+    "maps": "unit of the maps, which follow each other, each [height][width][channel]",
+    None: "level of the last activation",
+}
 
 
 class CSource(NamedTuple):
@@ -53,16 +63,26 @@ def c_source(network: QuantizedNetwork) -> CSource:
         constants.append(f"static const {kind} {name}[{values.size}] = {{\n{_numbers(values)}\n}};")
         return name
 
+    begins = {steps[-1].name: 0}
+    if isinstance(steps[-1], Outputs):
+        sizes = [x.size for x in steps[-1].inputs]
+        starts = itertools.accumulate(sizes, initial=0)
+        begins |= {x.name: start for x, start in zip(steps[-1].inputs, starts, strict=False)}
+
     def at(tensor: str) -> str:
-        return f"qevo_memory + {layout.offsets[tensor]}" if tensor in layout.offsets else "output"
+        if tensor in layout.offsets:
+            return f"qevo_memory + {layout.offsets[tensor]}"
+        return f"output + {begins[tensor]}" if begins[tensor] else "output"
 
     for number, step in enumerate(steps):
+        if isinstance(step, Outputs):
+            continue  # its maps are where they belong
         x = [at(t.name) for t in step.inputs if t.name in layout.offsets]
         words = _call(step, f"qevo_{number}", x, at(step.name), array)
         calls.append(f"  /* {_comment(step)} */\n  {words}")
     height, width, channels = network.image_shape
     outputs = steps[-1].output.size
-    unit = "nat" if network.head == "logits" else "level of the int8 input"
+    unit = UNITS[network.head]
     parts = [
         f"""/* A network written by qevo: integers only, C99.
  *
@@ -121,6 +141,14 @@ def _call(step: Step, name: str, x: list[str], y: str, array) -> str:
         return f"qevo_pad_channels({x[0]}, {_list(sizes)}, {y});"
     if isinstance(step, Upsample):
         return f"qevo_upsample({x[0]}, {shape}, {step.factor}, {y});"
+    if isinstance(step, Concat):
+        *sides, total = step.output.shape
+        calls, first = [], 0
+        for part, tensor in zip(x, step.inputs, strict=True):
+            sizes = (math.prod(sides), tensor.shape[-1], first, total)
+            calls.append(f"qevo_place({part}, {_list(sizes)}, {y});")
+            first += tensor.shape[-1]
+        return "\n  ".join(calls)
     assert isinstance(step, Flatten)
     return f"qevo_copy({x[0]}, {step.output.size}, {y});"
 
@@ -137,13 +165,15 @@ def _product(step: Multiply, name: str, x: str, y: str, array) -> str:
     window = step.layer.kernel or (1, 1)
     rows = step.output.shape[:2] if step.layer.kind == "conv" else (1, 1)
     sizes = (*shape, *window, *step.layer.strides, top, left, *rows, channels)
-    where = f"{x}, {_list(sizes)}, (const uint8_t *){weights}, {bits}, {multiplier}, {bias}"
+    own = int(step.layer.depthwise)
+    data = f"(const uint8_t *){weights}, {bits}, {multiplier}, {bias}"
+    where = f"{x}, {_list(sizes)}, {own}, {data}"
     if step.shift is None:
         return f"qevo_last({where}, {y});"
     shift = array("uint8_t", f"{name}_shift", step.shift.astype(np.uint8))
-    return (
-        f"qevo_product({where}, {shift}, {step.facts.output_low}, {step.facts.output_high}, {y});"
-    )
+    leaky = int(step.layer.activation == "leaky")
+    limits = f"{step.facts.output_low}, {step.facts.output_high}"
+    return f"qevo_product({where}, {shift}, {leaky}, {limits}, {y});"
 
 
 def pack(levels: np.ndarray) -> tuple[int, np.ndarray]:
@@ -233,14 +263,16 @@ static int qevo_weight(const uint8_t *weights, int bits, int32_t place) {
     ),
     (
         "qevo_sum",
-        """/* The products of one output channel's weights and the inputs at one place. */
+        """/* The products of channel f's weights and the inputs at one place: those of all channels, or
+   of f alone where each has a filter of its own. */
 static int32_t qevo_sum(const int8_t *x, int height, int width, int channels, int rows,
-                        int columns, int y0, int x0, const uint8_t *weights, int bits,
-                        int32_t place) {
-  int32_t sum = 0;
+                        int columns, int y0, int x0, int own, const uint8_t *weights,
+                        int bits, int f) {
+  int begin = own ? f : 0, end = own ? f + 1 : channels;
+  int32_t sum = 0, place = f * rows * columns * (end - begin);
   for (int i = 0; i < rows; i++)
     for (int j = 0; j < columns; j++)
-      for (int c = 0; c < channels; c++, place++) {
+      for (int c = begin; c < end; c++, place++) {
         int row = y0 + i, column = x0 + j;
         if (row < 0 || row >= height || column < 0 || column >= width) continue;
         sum += x[(row * width + column) * channels + c] * qevo_weight(weights, bits, place);
@@ -261,18 +293,21 @@ static int32_t qevo_sum(const int8_t *x, int height, int width, int channels, in
     ),
     (
         "qevo_product",
-        """/* A convolution, or with a 1 x 1 image a dense layer, and its requantization. */
+        """/* A convolution, or with a 1 x 1 image a dense layer, and its requantization; of what is
+   negative to a tenth, where it leaks. */
 static void qevo_product(const int8_t *x, int height, int width, int channels, int rows,
                          int columns, int down, int right, int top, int left, int out_height,
-                         int out_width, int features, const uint8_t *weights, int bits,
-                         const int32_t *multiplier, const int32_t *bias, const uint8_t *shift,
-                         int low, int high, int8_t *y) {
+                         int out_width, int features, int own, const uint8_t *weights,
+                         int bits, const int32_t *multiplier, const int32_t *bias,
+                         const uint8_t *shift, int leaky, int low, int high, int8_t *y) {
   for (int i = 0; i < out_height; i++)
     for (int j = 0; j < out_width; j++)
       for (int f = 0; f < features; f++) {
         int64_t sum = qevo_sum(x, height, width, channels, rows, columns, i * down - top,
-                               j * right - left, weights, bits, f * rows * columns * channels);
-        int64_t scaled = qevo_shift_round((sum + bias[f]) * multiplier[f], shift[f]);
+                               j * right - left, own, weights, bits, f) + bias[f];
+        int leaks = leaky && sum < 0;
+        int32_t factor = leaks ? (4 * multiplier[f] + 2) / 5 : multiplier[f];
+        int64_t scaled = qevo_shift_round(sum * factor, shift[f] + (leaks ? 3 : 0));
         y[(i * out_width + j) * features + f] = qevo_clip(scaled, low, high);
       }
 }
@@ -283,14 +318,14 @@ static void qevo_product(const int8_t *x, int height, int width, int channels, i
         """/* The same, with the network's int32 output. */
 static void qevo_last(const int8_t *x, int height, int width, int channels, int rows,
                       int columns, int down, int right, int top, int left, int out_height,
-                      int out_width, int features, const uint8_t *weights, int bits,
+                      int out_width, int features, int own, const uint8_t *weights, int bits,
                       const int32_t *multiplier, const int32_t *bias, int32_t *y) {
   for (int i = 0; i < out_height; i++)
     for (int j = 0; j < out_width; j++)
       for (int f = 0; f < features; f++)
         y[(i * out_width + j) * features + f] =
             qevo_sum(x, height, width, channels, rows, columns, i * down - top, j * right - left,
-                     weights, bits, f * rows * columns * channels) *
+                     own, weights, bits, f) *
                 multiplier[f] +
             bias[f];
 }
@@ -359,6 +394,16 @@ static void qevo_last(const int8_t *x, int height, int width, int channels, int 
     for (int j = 0; j < width * factor; j++)
       for (int c = 0; c < channels; c++)
         *y++ = x[(i / factor * width + j / factor) * channels + c];
+}
+""",
+    ),
+    (
+        "qevo_place",
+        """/* Channels into a wider image, beginning at one of its channels. */
+static void qevo_place(const int8_t *x, int pixels, int channels, int first, int total,
+                       int8_t *y) {
+  for (int i = 0; i < pixels; i++)
+    for (int c = 0; c < channels; c++) y[i * total + first + c] = *x++;
 }
 """,
     ),

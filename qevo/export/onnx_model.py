@@ -11,10 +11,12 @@ from qevo.errors import QevoError
 from qevo.export.steps import (
     Add,
     Average,
+    Concat,
     Flatten,
     Input,
     MaxPool,
     Multiply,
+    Outputs,
     PadChannels,
     Step,
     Tensor,
@@ -31,6 +33,12 @@ OPSET = 21  # the first with 4-bit integers
 IR_VERSION = 10
 APART = 16  # bits between two sums of 8 bits that 24 hold
 MIDDLE = 128  # what stands for 0 in a tensor with negative values
+UNITS = {
+    "logits": "nats",
+    "image": "levels of the int8 input",
+    "maps": "units of the maps, each [height, width, channel], in a row",
+    None: "levels of the last activation",
+}
 NARROW = (-8, 7)  # levels that a 4-bit integer holds
 
 
@@ -79,11 +87,8 @@ def onnx_model(network: QuantizedNetwork, form: Form = "integer") -> bytes:
         ir_version=IR_VERSION,
         producer_name="qevo",
     )
-    model.doc_string = (
-        f"{result} / 2**{network.fraction_bits} is in nats"
-        if network.head == "logits"
-        else f"{result} / 2**{network.fraction_bits} is in levels of the int8 input"
-    )
+    unit = UNITS[network.head]
+    model.doc_string = f"{result} / 2**{network.fraction_bits} is in {unit}"
     try:
         checker.check_model(model, full_check=True)
     except checker.ValidationError as error:
@@ -101,6 +106,9 @@ def zero_points(steps: Sequence[Step]) -> dict[str, int]:
             low = step.facts.output_low
         elif isinstance(step, Add | Average):
             low = step.low
+        elif isinstance(step, Concat):
+            zeros[step.name] = max(zeros[part.name] for part in step.inputs)
+            continue
         else:
             zeros[step.name] = zeros[step.inputs[0].name]
             continue
@@ -140,6 +148,8 @@ class _Writer:
     def _multiply(self, step: Multiply) -> None:
         if step.shift is None:
             self._last(step)
+        elif step.layer.activation == "leaky":
+            self._leaky(step)
         elif self.form == "qdq":
             self._pairs(step)
         elif step.layer.kind == "dense":
@@ -161,6 +171,27 @@ class _Writer:
             ]
             y = self._node("QLinearConv", inputs, f"{step.name}/scaled", **_window(step))
             self._clip(y, step.name, step.facts.output_low, step.facts.output_high)
+
+    def _leaky(self, step: Multiply) -> None:
+        """The two slopes in float64: their shifts are more than a float32 holds."""
+        assert step.shift is not None
+        shape = (-1,) if step.layer.kind == "dense" else (1, -1, 1, 1)
+        leak = (4 * step.multiplier.astype(np.int64) + 2) // 5
+        slopes = {
+            "above": step.multiplier / 2.0**step.shift,
+            "below": leak / 2.0 ** (step.shift + 3),
+        }
+        bias = self._constant(f"{step.name}/bias", step.bias.reshape(shape))
+        total = self._node("Add", [self._product(step), bias], f"{step.name}/sum")
+        real = self._node("Cast", [total], f"{step.name}/real", to=_type("DOUBLE"))
+        none = self._constant("zero_double", np.asarray(0.0))
+        parts = []
+        for (side, slope), cut in zip(slopes.items(), ("Max", "Min"), strict=True):
+            scale = self._constant(f"{step.name}/{side}_scale", slope.reshape(shape))
+            part = self._node(cut, [real, none], f"{step.name}/{side}")
+            parts.append(self._node("Mul", [part, scale], f"{step.name}/{side}_scaled"))
+        real = self._node("Add", parts, f"{step.name}/scaled")
+        self._rounded(real, step.name, step.facts.output_low, step.facts.output_high)
 
     def _pairs(self, step: Multiply) -> None:
         """A float operator between DequantizeLinear and QuantizeLinear."""
@@ -273,6 +304,25 @@ class _Writer:
             name = self._node("Transpose", [name], f"{step.name}/last", perm=[0, 2, 3, 1])
         self._node("Flatten", [name], step.name)
 
+    def _concat(self, step: Concat) -> None:
+        zero, parts = self.zeros[step.name], []
+        for number, x in enumerate(step.inputs):
+            part = x.name
+            if self.zeros[part] != zero:
+                inputs = [part, self._one(), self._zero(part)]
+                real = self._node("DequantizeLinear", inputs, f"{step.name}/{number}/real")
+                inputs = [real, self._one(), self._zero(step.name)]
+                part = self._node("QuantizeLinear", inputs, f"{step.name}/{number}")
+            parts.append(part)
+        self._node("Concat", parts, step.name, axis=1)
+
+    def _outputs(self, step: Outputs) -> None:
+        rows = []
+        for x in step.inputs:
+            last = self._node("Transpose", [x.name], f"{x.name}/last", perm=[0, 2, 3, 1])
+            rows.append(self._node("Flatten", [last], f"{x.name}/row"))
+        self._node("Concat", rows, step.name, axis=1)
+
     def _levels(self, step: Multiply, kernel: np.ndarray) -> str:
         """Weights as int8; four bits each in the file where they fit.
 
@@ -345,7 +395,10 @@ def _window(step: Multiply) -> dict[str, Any]:
     """The attributes of a convolution; none of a dense layer."""
     if step.layer.kind == "dense":
         return {}
-    return {"strides": step.layer.strides, "pads": _flat(step.pads)}
+    window: dict[str, Any] = {"strides": step.layer.strides, "pads": _flat(step.pads)}
+    if step.layer.depthwise:
+        window["group"] = step.layer.features
+    return window
 
 
 def _flat(pads: Pads) -> list[int]:

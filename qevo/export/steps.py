@@ -113,6 +113,16 @@ class Flatten(Step):
     """``(H, W, C)`` to ``(H·W·C,)`` in this order."""
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Concat(Step):
+    """Channels of the inputs one after the other."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outputs(Step):
+    """The network's int32 maps in a row; each as `Flatten` has it."""
+
+
 def steps_of(network: QuantizedNetwork) -> tuple[Step, ...]:
     """The steps of a network in the order of computation; the last one makes its output."""
     recording = Recording(network)
@@ -210,6 +220,17 @@ class Recording(Numerics):
         numbers = (int(constants["multiplier"]), int(constants["shift"]))
         limits = self.network.ranges[name]
         return self._keep(Average(Tensor(name, x.shape[-1:]), (x,), *numbers, *limits))
+
+    def concat(self, *parts: Tensor, name: str) -> Tensor:
+        return _Named(self._concat, name=name)(*parts)
+
+    def _concat(self, name: str, *parts: Tensor) -> Tensor:
+        channels = sum(part.shape[-1] for part in parts)
+        return self._keep(Concat(Tensor(name, (*parts[0].shape[:-1], channels)), parts))
+
+    def outputs(self, *maps: Tensor) -> Tensor:
+        size = sum(one.size for one in maps)
+        return self._keep(Outputs(self._unnamed("outputs", (size,)), maps))
 
     def flatten(self, x: Tensor) -> Tensor:
         return self._keep(Flatten(self._unnamed("flatten", (x.size,)), (x,)))

@@ -159,6 +159,7 @@ def last_arithmetic(
     inputs: tuple[int, int],
     multiplier: float,
     bias: float,
+    fraction_bits: int | None = None,
 ) -> tuple[LayerArithmetic, int]:
     """Limits for the last layer, and the fraction bits of its int32 output.
 
@@ -172,6 +173,7 @@ def last_arithmetic(
       multiplier: largest real multiplier of a channel: nats (of an image: levels of the input) per
         unit of the accumulator.
       bias: largest real bias of a channel, nats or levels; `BIAS_ROOM` comes on top.
+      fraction_bits: F, where it is given, as it is to layers that share an output.
 
     Returns:
       The layer's facts and F: an output of 2**F is one nat or level.
@@ -180,15 +182,15 @@ def last_arithmetic(
       QevoError: if no fixed point leaves room.
     """
     bound = accumulator_bound(name, fan_in, weights, inputs)
-    for fraction_bits in range(MAX_FRACTION_BITS, 0, -1):
-        bias_limit = int((2 * bias + BIAS_ROOM) * 2**fraction_bits) + 1
+    for bits in [fraction_bits] if fraction_bits else range(MAX_FRACTION_BITS, 0, -1):
+        bias_limit = int((2 * bias + BIAS_ROOM) * 2**bits) + 1
         limit = (OUTPUT_LIMIT - bias_limit) // bound
-        if bias_limit < OUTPUT_LIMIT and limit >= max(2 * multiplier * 2**fraction_bits, 2):
+        if bias_limit < OUTPUT_LIMIT and limit >= max(2 * multiplier * 2**bits, 2):
             reach = bound * limit + bias_limit
             facts = LayerArithmetic(
                 *weights, *inputs, -reach, reach, limit, bias_limit, bound, False
             )
-            return facts, fraction_bits
+            return facts, bits
     raise QevoError(
         f"{name}: outputs cannot be proved to fit int32: accumulator bound {bound}, multiplier"
         f" {multiplier:.3g} per unit, bias {bias:.3g}; use fewer bits for this layer"

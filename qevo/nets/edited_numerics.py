@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import linen as nn
 
-from qevo.nets.integer_numerics import Integer, finish, keep
+from qevo.nets.integer_numerics import Integer, constant_names, finish, keep
 from qevo.nets.numerics import Activation, Product
 
 
@@ -45,37 +45,39 @@ class _EditedProduct(nn.Module):
     @nn.compact
     def __call__(self, x: Any) -> Any:
         kernel = self.get_variable("weights", "kernel")
-        last = self.layer.head is not None
-        names = ("multiplier", "bias") if last else ("multiplier", "bias", "shift")
-        constants = {name: self.get_variable("constants", name) for name in names}
+        layer = self.layer
+        constants = {key: self.get_variable("constants", key) for key in constant_names(layer)}
         edits = [v for v in (kernel, *constants.values()) if isinstance(v, Edited)]
         name = "/".join(self.path)
         facts = self.numerics.layers[name]
-        product = functools.partial(self.numerics.accumulate, layer=self.layer, name=name)
-        if isinstance(x, Edited) and (edits or facts.input_low < 0):
+        product = functools.partial(self.numerics.accumulate, layer=layer, name=name)
+        if isinstance(x, Edited) and (edits or (facts.input_low < 0 and not layer.depthwise)):
             x = x.whole  # a difference of signed activations leaves int8
+        if isinstance(x, Edited) and layer.depthwise:
+            old, new = constants, {key: x.same(value) for key, value in constants.items()}
+            acc = keep(product(x.base, kernel))
+            part = finish(product(x.part, x.same(kernel)), new, facts, layer)
+            return Edited(keep(finish(acc, old, facts, layer)), part, x.first)
         if isinstance(x, Edited):
             acc = keep(product(x.base, kernel))
             acc += product(x.part - x.same(x.base), x.same(kernel, axis=-2))
-            return keep(finish(acc, constants, facts, last=last))
+            return keep(finish(acc, constants, facts, layer))
         if not edits:
             acc = keep(product(x, kernel))
-            return keep(finish(acc, constants, facts, last=last))
+            return keep(finish(acc, constants, facts, layer))
         edit = edits[0]
         if isinstance(kernel, Edited):
             acc = keep(product(x, kernel.base))
-            part = product(x, kernel.part)
+            part = product(edit.same(x) if layer.depthwise else x, kernel.part)
         else:
             acc = keep(product(x, kernel))
             part = edit.same(acc)
         old = {k: v.base if isinstance(v, Edited) else v for k, v in constants.items()}
         new = {k: v.part if isinstance(v, Edited) else edit.same(v) for k, v in constants.items()}
         edited = Edited(
-            keep(finish(acc, old, facts, last=last)),
-            finish(part, new, facts, last=last),
-            edit.first,
+            keep(finish(acc, old, facts, layer)), finish(part, new, facts, layer), edit.first
         )
-        return edited.whole if last else edited
+        return edited.whole if layer.head else edited
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +110,9 @@ class EditedInteger(Integer):
             return super().upsample(x, factor)
         base, part = (super(EditedInteger, self).upsample(a, factor) for a in (x.base, x.part))
         return Edited(base, part, x.first)
+
+    def concat(self, *parts: Any, name: str) -> jax.Array:
+        return super().concat(*map(whole, parts), name=name)
 
     def average_pool(self, x: Any, *, name: str) -> jax.Array:
         return super().average_pool(whole(x), name=name)

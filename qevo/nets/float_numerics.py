@@ -12,13 +12,17 @@ from flax import linen as nn
 from flax import struct
 from jax import lax
 
+from qevo.integer.depthwise import depthwise
+from qevo.integer.patches import explicit_padding
 from qevo.nets.channels import pad_channels
 from qevo.nets.images import UNIT_RANGE, PixelScaling
-from qevo.nets.numerics import Activation, Numerics, Product
+from qevo.nets.maps import in_a_row
+from qevo.nets.numerics import Activation, Head, Numerics, Product
 from qevo.nets.pooling import max_pool
 from qevo.nets.upsampling import upsample
 
 BATCH_NORM_EPSILON = 1e-5
+LEAK = 0.1  # of a leaky ReLU, as darknet has it
 SAMPLE_LIMIT = 1 << 14  # values that one site shows of one batch
 _KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
@@ -27,13 +31,18 @@ def multiply(x: jax.Array, kernel: Any, layer: Product) -> jax.Array:
     """The product of a layer in float32, without bias: ``[..., C]``."""
     if layer.kind == "dense":
         return x @ kernel
+    if layer.depthwise:
+        pads = explicit_padding(layer.padding, x.shape[1:3], kernel.shape[:2], layer.strides)
+        return depthwise(x, kernel, strides=layer.strides, pads=pads, dtype=x.dtype)
     return lax.conv_general_dilated(
         x, kernel, layer.strides, layer.padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
 def activate(x: jax.Array, activation: Activation) -> jax.Array:
-    """ReLU or nothing."""
+    """ReLU, leaky ReLU or nothing."""
+    if activation == "leaky":
+        return nn.leaky_relu(x, LEAK)
     return nn.relu(x) if activation == "relu" else x
 
 
@@ -107,11 +116,17 @@ class Float(Numerics):
     def upsample(self, x: jax.Array, factor: int = 2) -> jax.Array:
         return upsample(x, factor)
 
+    def concat(self, *parts: jax.Array, name: str) -> jax.Array:
+        return jnp.concatenate(parts, axis=-1)
+
     def average_pool(self, x: jax.Array, *, name: str) -> jax.Array:
         return x.mean((1, 2))
 
     def flatten(self, x: jax.Array) -> jax.Array:
         return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+
+    def outputs(self, *maps: jax.Array) -> jax.Array:
+        return in_a_row(maps)
 
 
 @struct.dataclass
@@ -119,13 +134,23 @@ class Observation:
     """What one quantization site shows of one batch.
 
     A site is where the integer network holds an int8 activation of its own scale: the input, the
-    output of every layer but the last, residual sums and average pools.
+    output of every layer but the last, residual sums, concatenations and average pools.
     """
 
     maximum: jax.Array  # float32 [], largest absolute value
     sample: jax.Array  # float32 [at most SAMPLE_LIMIT], evenly spaced values
     signed: bool = struct.field(pytree_node=False)  # holds negative values
     summands: tuple[str, ...] = struct.field(pytree_node=False)  # of a sum: the sites it adds
+    parts: tuple[str, ...] = struct.field(pytree_node=False)  # of a concatenation: its sites
+
+
+@struct.dataclass
+class HeadObservation:
+    """What a layer that gives the network's output shows of one batch."""
+
+    maximum: jax.Array  # float32 [], largest absolute value
+    head: Head = struct.field(pytree_node=False)
+    site: str = struct.field(pytree_node=False)  # of its input
 
 
 class Observed(NamedTuple):
@@ -137,11 +162,16 @@ class Observed(NamedTuple):
 
 
 def _observe(
-    scope: nn.Module, value: jax.Array, *, signed: bool, summands: tuple[str, ...] = ()
+    scope: nn.Module,
+    value: jax.Array,
+    *,
+    signed: bool,
+    summands: tuple[str, ...] = (),
+    parts: tuple[str, ...] = (),
 ) -> Observed:
     flat = value.reshape(-1)
     sample = flat[:: sampling_stride(flat.size, SAMPLE_LIMIT)]
-    observation = Observation(jnp.abs(flat).max(), sample, signed, summands)
+    observation = Observation(jnp.abs(flat).max(), sample, signed, summands, parts)
     if scope.is_mutable_collection("sites"):
         scope.put_variable("sites", "observation", observation)
     return Observed(value, "/".join(scope.path), signed)
@@ -150,10 +180,12 @@ def _observe(
 class _Site(nn.Module):
     signed: bool
     summands: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
     @nn.compact
     def __call__(self, value: jax.Array) -> Observed:
-        return _observe(self, value, signed=self.signed, summands=self.summands)
+        options = {"summands": self.summands, "parts": self.parts}
+        return _observe(self, value, signed=self.signed, **options)
 
 
 class _FoldedProduct(nn.Module):
@@ -164,16 +196,20 @@ class _FoldedProduct(nn.Module):
         kernel = self.get_variable("params", "kernel")
         z = multiply(x.value, kernel, self.layer) + self.get_variable("params", "bias")
         if self.layer.head:
+            if self.is_mutable_collection("heads"):
+                seen = HeadObservation(jnp.abs(z).max(), self.layer.head, x.site)
+                self.put_variable("heads", "observation", seen)
             return z
         y = activate(z, self.layer.activation)
-        return _observe(self, y, signed=self.layer.activation is None)
+        return _observe(self, y, signed=self.layer.activation != "relu")
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibrating(Numerics):
     """Float32 with batch norm folded into kernel and bias (`qevo.quantize.fold_batch_norm`).
 
-    Puts an `Observation` per site into the collection ``sites`` where that is mutable.
+    Puts an `Observation` per site into the collection ``sites``, and a `HeadObservation` for each
+    layer of the output into ``heads``, where these are mutable.
     """
 
     scaling: PixelScaling = UNIT_RANGE
@@ -189,7 +225,7 @@ class Calibrating(Numerics):
         self, x: Observed, y: Observed, *, activation: Activation = "relu", name: str
     ) -> Observed:
         value = activate(x.value + y.value, activation)
-        signed = activation is None and (x.signed or y.signed)
+        signed = activation != "relu" and (x.signed or y.signed)
         return _Site(signed, (x.site, y.site), name=name)(value)
 
     def max_pool(
@@ -208,8 +244,16 @@ class Calibrating(Numerics):
     def upsample(self, x: Observed, factor: int = 2) -> Observed:
         return x._replace(value=upsample(x.value, factor))
 
+    def concat(self, *parts: Observed, name: str) -> Observed:
+        value = jnp.concatenate([part.value for part in parts], axis=-1)
+        sites = tuple(part.site for part in parts)
+        return _Site(any(part.signed for part in parts), parts=sites, name=name)(value)
+
     def average_pool(self, x: Observed, *, name: str) -> Observed:
         return _Site(x.signed, name=name)(x.value.mean((1, 2)))
 
     def flatten(self, x: Observed) -> Observed:
         return x._replace(value=x.value.reshape(x.value.shape[0], -1))
+
+    def outputs(self, *maps: jax.Array) -> jax.Array:
+        return in_a_row(maps)

@@ -14,11 +14,13 @@ from flax import linen as nn
 from flax.core import FrozenDict
 from jax.ad_checkpoint import checkpoint_name
 
+from qevo.integer.depthwise import depthwise
 from qevo.integer.patches import explicit_padding
 from qevo.integer.products import Path, choose_path, conv, dot
-from qevo.integer.requantize import requantize, shift_round
+from qevo.integer.requantize import leaky_parts, requantize, shift_round
 from qevo.nets.arithmetic import LayerArithmetic
 from qevo.nets.channels import pad_channels
+from qevo.nets.maps import in_a_row
 from qevo.nets.numerics import Activation, Numerics, Product
 from qevo.nets.pooling import max_pool
 from qevo.nets.upsampling import upsample
@@ -37,8 +39,11 @@ def integer_product(
 ) -> jax.Array:
     """The exact accumulator int32 ``[..., C]`` of an int8 input and an int8 kernel.
 
-    By ``path``, or by `default_path`.
+    By ``path``, or by `default_path`; of a depthwise layer there is one path, "int8".
     """
+    if layer.depthwise:
+        pads = explicit_padding(layer.padding, x.shape[1:3], kernel.shape[:2], layer.strides)
+        return depthwise(x, kernel, strides=layer.strides, pads=pads, dtype=jnp.int32)
     if path is None:
         path = default_path(layer, x.shape, kernel.shape, arithmetic=arithmetic, bound=bound)
     if layer.kind == "dense":
@@ -56,6 +61,8 @@ def default_path(
     bound: int,
 ) -> Path:
     """What `choose_path` takes on this backend for an input and a kernel of these shapes."""
+    if layer.depthwise:
+        return "int8"
     choose = functools.partial(
         choose_path, bound=bound, arithmetic=arithmetic, backend=jax.default_backend()
     )
@@ -67,22 +74,31 @@ def default_path(
 
 
 def finish(
-    acc: jax.Array, constants: Mapping[str, jax.Array], facts: LayerArithmetic, *, last: bool
+    acc: jax.Array, constants: Mapping[str, jax.Array], facts: LayerArithmetic, layer: Product
 ) -> jax.Array:
     """From the accumulator to int8 activations, or to the int32 output of the last layer.
 
-    ``constants`` holds int32 ``[C]``: multiplier, bias and, unless ``last``, shift.
+    ``constants`` holds int32 ``[C]``: multiplier, bias and, unless it is the last, shift.
     """
-    if last:
+    if layer.head is not None:
         return acc * constants["multiplier"] + constants["bias"]
+    acc = acc + constants["bias"]
+    multiplier, shift = constants["multiplier"], constants["shift"]
+    if layer.activation == "leaky":
+        multiplier, shift = leaky_parts(acc, multiplier, shift)
     return requantize(
-        acc + constants["bias"],
-        constants["multiplier"],
-        constants["shift"],
+        acc,
+        multiplier,
+        shift,
         low=facts.output_low,
         high=facts.output_high,
         wide=facts.wide,
     )
+
+
+def constant_names(layer: Product) -> tuple[str, ...]:
+    """The constants of a layer, each int32 ``[C]``."""
+    return ("multiplier", "bias") if layer.head else ("multiplier", "bias", "shift")
 
 
 def integer_add(
@@ -120,10 +136,8 @@ class _IntegerProduct(nn.Module):
         facts = self.numerics.layers[name]
         kernel = self.get_variable("weights", "kernel")
         acc = keep(self.numerics.accumulate(x, kernel, self.layer, name=name))
-        last = self.layer.head is not None
-        names = ("multiplier", "bias") if last else ("multiplier", "bias", "shift")
-        constants = {name: self.get_variable("constants", name) for name in names}
-        return keep(finish(acc, constants, facts, last=last))
+        constants = {key: self.get_variable("constants", key) for key in constant_names(self.layer)}
+        return keep(finish(acc, constants, facts, self.layer))
 
 
 class _IntegerAdd(nn.Module):
@@ -212,8 +226,14 @@ class Integer(Numerics):
     def upsample(self, x: jax.Array, factor: int = 2) -> jax.Array:
         return upsample(x, factor)
 
+    def concat(self, *parts: jax.Array, name: str) -> jax.Array:
+        return jnp.concatenate(parts, axis=-1)
+
     def average_pool(self, x: jax.Array, *, name: str) -> jax.Array:
         return _IntegerAverage(self, name=name)(x)
 
     def flatten(self, x: jax.Array) -> jax.Array:
         return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+
+    def outputs(self, *maps: jax.Array) -> jax.Array:
+        return in_a_row(maps)

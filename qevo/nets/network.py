@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +24,8 @@ from qevo.nets.integer_numerics import Arithmetic, Integer
 from qevo.nets.numerics import Head
 from qevo.nets.proof import prove
 
-BATCH = 1024  # images per compiled call of `QuantizedNetwork.__call__`
+BATCH = 1024  # images per compiled call of `QuantizedNetwork.__call__`, at most
+VALUES = 1 << 24  # of pixels in it, where images are large
 
 Weights = Mapping[str, jax.Array]
 Constants = Mapping[str, Mapping[str, jax.Array]]
@@ -45,13 +47,14 @@ class QuantizedNetwork:
         ``multiplier`` and ``shift`` ``[]``; and the image rule under "input" (`ImageRule`).
       layers: limits and proved bounds of each layer with weights, in the order of computation.
       ranges: output range of the input, residual sums and average pools.
-      fraction_bits: an output of ``2**fraction_bits`` is one nat of a logit, or one level of the
-        int8 input in an image.
+      fraction_bits: an output of ``2**fraction_bits`` is one nat of a logit, one level of the int8
+        input in an image, or one unit of the float network's maps.
       bits: "ternary" or 2 to 8 for each layer.
       activation_bits: 8 or 4.
       scales: the real number one unit stands for, of each activation by the name of what made it;
         for reports and export only.
-      head: what the network returns: "logits" ``[B, C]``, or an "image" ``[B, *output_shape]``.
+      head: what the network returns: "logits" ``[B, C]``, an "image" ``[B, *output_shape]``, or
+        "maps" in a row ``[B, N]`` (`qevo.nets.maps`).
       output_shape: of one image's output.
     """
 
@@ -105,7 +108,7 @@ class QuantizedNetwork:
         return forward(self.integer_module(arithmetic), weights, constants, images)
 
     def __call__(self, images: Any, *, arithmetic: Arithmetic = "fast") -> np.ndarray:
-        """The int32 output of uint8 images ``[B, H, W, C]``, in batches of `BATCH`.
+        """The int32 output of uint8 images ``[B, H, W, C]``, in batches.
 
         Raises:
           QevoError: if the images are not uint8 of this network's shape.
@@ -118,13 +121,13 @@ class QuantizedNetwork:
             )
         module = self.integer_module(arithmetic)
         low, high = self.ranges["input"]
-        count = len(images)
-        if count > BATCH:  # batches of one length compile once
-            padding = np.zeros((-count % BATCH, *self.image_shape), np.uint8)
+        count, size = len(images), max(1, min(BATCH, VALUES // math.prod(self.image_shape)))
+        if count > size:  # batches of one length compile once
+            padding = np.zeros((-count % size, *self.image_shape), np.uint8)
             images = np.concatenate([images, padding])
         outputs = [
-            _run(module, low, high, self.weights, self.constants, images[i : i + BATCH])
-            for i in range(0, max(len(images), 1), BATCH)
+            _run(module, low, high, self.weights, self.constants, images[i : i + size])
+            for i in range(0, max(len(images), 1), size)
         ]
         return np.concatenate([np.asarray(part) for part in outputs])[:count]
 

@@ -148,11 +148,23 @@ class Proving(Numerics):
     def upsample(self, x: Extent, factor: int = 2) -> Extent:
         return x._replace(shape=_output_shape(lambda a: upsample(a, factor), x.shape))
 
+    def concat(self, *parts: Extent, name: str) -> Extent:
+        if len({part.shape[:-1] for part in parts}) != 1:
+            shapes = ", ".join(str(part.shape) for part in parts)
+            raise QevoError(f"{name}: cannot put shapes {shapes} together")
+        channels = sum(part.shape[-1] for part in parts)
+        low, high = min(part.low for part in parts), max(part.high for part in parts)
+        return Extent((*parts[0].shape[:-1], channels), low, high)
+
     def average_pool(self, x: Extent, *, name: str) -> Extent:
         return _ProveAverage(self, name=name)(x)
 
     def flatten(self, x: Extent) -> Extent:
         return x._replace(shape=(math.prod(x.shape),))
+
+    def outputs(self, *maps: Extent) -> Extent:
+        low, high = min(one.low for one in maps), max(one.high for one in maps)
+        return Extent((sum(math.prod(one.shape) for one in maps),), low, high)
 
 
 class Proof(NamedTuple):

@@ -12,8 +12,8 @@ from qevo.errors import QevoError
 from qevo.nets.float_numerics import Float
 from qevo.nets.numerics import Numerics
 
-_NAMED = {"conv", "dense", "logits", "add", "average_pool"}
-_OPERATIONS = _NAMED | {"max_pool", "pad_channels", "flatten"}
+_NAMED = {"conv", "dense", "logits", "map", "add", "concat", "average_pool"}
+_OPERATIONS = _NAMED | {"max_pool", "pad_channels", "upsample", "flatten", "outputs"}
 
 
 class Call(NamedTuple):
@@ -33,7 +33,8 @@ class Call(NamedTuple):
 
 
 class Traced(nn.Module):
-    """Replays calls on whatever numerics it is given; `qevo.quantize.trace` makes it."""
+    """Replays calls on whatever numerics it is given; `qevo.quantize.trace` makes it, and
+    `qevo.detection.darknet`."""
 
     numerics: Numerics = Float()
     calls: tuple[Call, ...] = ()

@@ -14,10 +14,11 @@ from flax.traverse_util import flatten_dict
 from qevo.errors import QevoError
 from qevo.nets.float_numerics import Float
 from qevo.nets.network import QuantizedNetwork
+from qevo.nets.numerics import Head
 from qevo.quantize.batches import over_batches
 from qevo.quantize.bits import BitsByPattern, bits_per_layer
-from qevo.quantize.calibration import Site, calibrate
-from qevo.quantize.converting import Converting
+from qevo.quantize.calibration import calibrate
+from qevo.quantize.converting import Converting, last_limits
 from qevo.quantize.folding import fold_batch_norm
 from qevo.quantize.rounding import Rounding
 
@@ -63,7 +64,7 @@ class FloatTeacher:
         self.scaling = numerics.scaling
         self.activation_bits = activation_bits
         self.folded = fold_batch_norm(variables)
-        self.sites: dict[str, Site] = calibrate(
+        self.calibration = calibrate(
             module, self.folded, images, scaling=numerics.scaling, activation_bits=activation_bits
         )
 
@@ -82,7 +83,10 @@ class FloatTeacher:
             (naming the layer).
         """
         layer_bits = bits_per_layer(bits, layer_names(self.folded))
-        numerics = Converting(self.sites, layer_bits, rounding, fit_bias, self.scaling)
+        fraction_bits = self._shared_fraction_bits(layer_bits)
+        numerics = Converting(
+            self.calibration.sites, layer_bits, rounding, fit_bias, self.scaling, fraction_bits
+        )
         self.module.clone(numerics=numerics).apply({"params": self.folded}, self.images)
         parts = numerics.parts
         height, width, channels = self.images.shape[1:]
@@ -99,9 +103,29 @@ class FloatTeacher:
             scales=parts.scales,
         )
 
+    def _shared_fraction_bits(self, bits: Mapping[str, str | int]) -> int | None:
+        """Of an output that several layers give, as many as fit them all."""
+        sites, outputs = self.calibration
+        if len(outputs) < 2:
+            return None
+        flat: dict[str, Any] = flatten_dict(self.folded, sep="/")
+        found = []
+        for name, output in outputs.items():
+            kernel = flat[f"{name}/kernel"]
+            matrix = np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1])
+            _, fits = last_limits(name, matrix, bits[name], sites[output.site], 1.0, output.reach)
+            found.append(fits)
+        return min(found)
+
+    @property
+    def head(self) -> Head:
+        """What the network returns."""
+        return next(iter(self.calibration.outputs.values())).head
+
     def divergence(self, network: QuantizedNetwork) -> float:
         """`divergence` of a network's output from the teacher's, on the calibration images."""
-        return divergence(self.outputs, network(self.images) * network.output_scale)
+        found = network(self.images) * network.output_scale
+        return divergence(self.outputs, found, self.head)
 
     @functools.cached_property
     def outputs(self) -> np.ndarray:
@@ -109,14 +133,15 @@ class FloatTeacher:
         return float_logits(self.module, self.variables, self.images)
 
 
-def divergence(expected: np.ndarray, found: np.ndarray) -> float:
+def divergence(expected: np.ndarray, found: np.ndarray, head: Head = "logits") -> float:
     """How far outputs are from the expected ones.
 
     Args:
       expected, found: logits ``[n, C]``, for the mean Kullback-Leibler divergence of their classes
-        in nats; or images ``[n, H, W, C]``, for the mean squared difference.
+        in nats; or images ``[n, H, W, C]`` or maps ``[n, N]``, for the mean squared difference.
+      head: which of them.
     """
-    if expected.ndim != 2:
+    if head != "logits":
         return float(np.square(found - expected, dtype=np.float64).mean())
     true, other = _log_softmax(expected), _log_softmax(found)
     return float((np.exp(true) * (true - other)).sum(-1).mean())

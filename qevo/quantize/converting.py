@@ -22,9 +22,10 @@ from qevo.nets.arithmetic import (
     layer_arithmetic,
     levels,
 )
-from qevo.nets.float_numerics import multiply
+from qevo.nets.float_numerics import LEAK, multiply
 from qevo.nets.images import PixelScaling, image_rule, prepare
 from qevo.nets.integer_numerics import finish, integer_add, integer_average, integer_product
+from qevo.nets.maps import in_a_row
 from qevo.nets.numerics import Activation, Head, Numerics, Product
 from qevo.nets.pooling import max_pool
 from qevo.nets.upsampling import upsample
@@ -70,6 +71,7 @@ class Converting(Numerics):
       sites: activation scales, from `calibrate`.
       bits: for each layer.
       rounding: the method.
+      fraction_bits: of the output, where several layers give it; else as many as fit.
       fit_bias: make the mean output of each channel that of the float layer, over the calibration
         images, instead of rounding the float bias.
       scaling: pixel rule of the float network.
@@ -80,6 +82,7 @@ class Converting(Numerics):
     rounding: Rounding
     fit_bias: bool
     scaling: PixelScaling
+    fraction_bits: int | None = None
     parts: Parts = dataclasses.field(default_factory=Parts)
 
     def input(self, images: np.ndarray, *, name: str = "input") -> Both:
@@ -112,11 +115,17 @@ class Converting(Numerics):
     def upsample(self, x: Both, factor: int = 2) -> Both:
         return x.map(lambda a: over_batches(_upsample, a, factor=factor))
 
+    def concat(self, *parts: Both, name: str) -> Both:
+        return _ConvertConcat(self, name=name)(*parts)
+
     def average_pool(self, x: Both, *, name: str) -> Both:
         return _ConvertAverage(self, name=name)(x)
 
     def flatten(self, x: Both) -> Both:
         return x.map(lambda a: a.reshape(len(a), -1))
+
+    def outputs(self, *maps: np.ndarray) -> np.ndarray:
+        return np.asarray(in_a_row([jnp.asarray(one) for one in maps]))
 
     def _record(self, name: str, site: Site, constants: Mapping[str, Any]) -> dict[str, Any]:
         """Keep an operation without weights; returns its constants as they are kept."""
@@ -145,20 +154,46 @@ class Converting(Numerics):
         self, name: str, kernel: np.ndarray, inputs: Site, head: Head | None, reach: float
     ) -> tuple[LayerArithmetic, ScaleGrid]:
         """The same for the last layer, whose float outputs are at most ``reach``."""
-        weights = levels(self.bits[name], name)
         unit = self.sites["input"].scale if head == "image" else 1.0  # that the output counts in
-        facts, fraction_bits = last_arithmetic(
-            name,
-            len(kernel),
-            weights=weights,
-            inputs=(inputs.low, inputs.high),
-            multiplier=float(max_abs_scale(kernel, *weights).max()) * inputs.scale / unit,
-            bias=reach / unit,
+        facts, fraction_bits = last_limits(
+            name, kernel, self.bits[name], inputs, unit, reach, self.fraction_bits
         )
         self.parts.fraction_bits = fraction_bits
         limit, floor = facts.multiplier_limit // 2, np.zeros(kernel.shape[1])
         relative = inputs.scale / unit * 2.0**fraction_bits
         return facts, ScaleGrid(relative, limit, 0, floor, inputs.scale, last=True)
+
+
+def last_limits(
+    name: str,
+    kernel: np.ndarray,
+    bits: str | int,
+    inputs: Site,
+    unit: float,
+    reach: float,
+    fraction_bits: int | None = None,
+) -> tuple[LayerArithmetic, int]:
+    """`last_arithmetic` of a layer that gives an output.
+
+    Args:
+      name: of the layer.
+      kernel: ``[K, C]``, real.
+      bits: of its weights.
+      inputs: their scale and range.
+      unit: real number that ``2**fraction_bits`` stands for.
+      reach: largest absolute float output.
+      fraction_bits: of the output; as many as fit by default.
+    """
+    weights = levels(bits, name)
+    return last_arithmetic(
+        name,
+        len(kernel),
+        weights=weights,
+        inputs=(inputs.low, inputs.high),
+        multiplier=float(max_abs_scale(kernel, *weights).max()) * inputs.scale / unit,
+        bias=reach / unit,
+        fraction_bits=fraction_bits,
+    )
 
 
 class _ConvertProduct(nn.Module):
@@ -193,7 +228,7 @@ class _ConvertProduct(nn.Module):
         constants = layer_constants(rounded.scale, bias, facts, grid)
         plan.parts.weights[name], plan.parts.layers[name] = weights, facts
         plan.parts.constants[name] = constants
-        options = {"constants": constants, "facts": facts, "last": layer.head is not None}
+        options = {"constants": constants, "facts": facts, "layer": layer}
         output = over_batches(_finish, acc, **options)
         if site is None:
             return output
@@ -219,6 +254,16 @@ class _ConvertAdd(nn.Module):
         kept = self.numerics._record(name, site, {"left": left, "right": right})
         ints = over_batches(_add, x.ints, y.ints, **kept, low=site.low, high=site.high)
         return Both(_activate(x.real + y.real, self.activation), ints, site)
+
+
+class _ConvertConcat(nn.Module):
+    numerics: Converting
+
+    @nn.compact
+    def __call__(self, *parts: Both) -> Both:
+        site = self.numerics.sites["/".join(self.path)]
+        real = np.concatenate([part.real for part in parts], axis=-1)
+        return Both(real, np.concatenate([part.ints for part in parts], axis=-1), site)
 
 
 class _ConvertAverage(nn.Module):
@@ -266,7 +311,7 @@ def _float_product(x: jax.Array, *, kernel: Any, bias: Any, layer: Product) -> j
 _scale_pixels = jax.jit(lambda images, scaling: scaling(images), static_argnames="scaling")
 _prepare = jax.jit(prepare, static_argnames=("low", "high"))
 _integer_product = jax.jit(integer_product, static_argnames=("layer", "arithmetic", "bound"))
-_finish = jax.jit(finish, static_argnames=("facts", "last"))
+_finish = jax.jit(finish, static_argnames=("facts", "layer"))
 _add = jax.jit(integer_add, static_argnames=("low", "high"))
 _average = jax.jit(integer_average, static_argnames=("low", "high"))
 _max_pool = jax.jit(max_pool, static_argnames=("window", "strides", "padding"))
@@ -274,4 +319,6 @@ _upsample = jax.jit(upsample, static_argnames="factor")
 
 
 def _activate(real: np.ndarray, activation: Activation) -> np.ndarray:
+    if activation == "leaky":
+        return np.where(real > 0, real, np.float32(LEAK) * real)
     return np.maximum(real, 0) if activation == "relu" else real

@@ -12,7 +12,7 @@ from qevo.algorithms.least_squares import ColumnSearch, evolve_columns, integer_
 from qevo.core.space import GENE_MAX
 from qevo.errors import QevoError
 from qevo.quantize.layerwise import LayerwiseFit, LeastSquares, best_scale, regression
-from qevo.quantize.rounding import FloatLayer, Rounded
+from qevo.quantize.rounding import FloatLayer, Rounded, each_channel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +48,8 @@ class EvolutionaryRounding:
             )
 
     def __call__(self, layer: FloatLayer) -> Rounded:
+        if layer.depthwise:
+            return each_channel(self, layer)
         problem = regression(layer, self.fit.ridge)
         best = self.fit.solve(layer, problem)
         error = problem.error(best.levels, best.scale)

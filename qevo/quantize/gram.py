@@ -52,8 +52,18 @@ class InputRows:
         """K."""
         return math.prod(self.kernel_shape[:-1])
 
+    def channels(self) -> Iterator[InputRows]:
+        """Of a depthwise layer: what each of its channels sees."""
+        layer = dataclasses.replace(self.layer, features=1, depthwise=False)
+        shape = (*self.kernel_shape[:-1], 1)
+        for channel in range(self.kernel_shape[-1]):
+            inputs = self.inputs[..., channel : channel + 1]
+            yield dataclasses.replace(self, inputs=inputs, layer=layer, kernel_shape=shape)
+
     def mean(self) -> np.ndarray:
-        """The mean row, float64 ``[K]``."""
+        """The mean row, float64 ``[K]``; of a depthwise layer ``[K, C]``."""
+        if self.layer.depthwise:
+            return np.stack([rows.mean() for rows in self.channels()], axis=1)
         total, count = np.zeros(self.fan_in), 0
         for _, rows in self._batches(MEAN_BATCH):
             total += rows.sum(0, dtype=np.int64)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.linalg
 
-from qevo.quantize.rounding import FloatLayer, Rounded
+from qevo.quantize.rounding import FloatLayer, Rounded, each_channel
 from qevo.quantize.scales import squared_error_scale
 
 _BLOCK = 32  # rows whose product with the Gram matrix is maintained step by step
@@ -72,6 +72,8 @@ class LayerwiseFit:
     large: int = 1 << 20
 
     def __call__(self, layer: FloatLayer) -> Rounded:
+        if layer.depthwise:
+            return each_channel(self, layer)
         return self.solve(layer, regression(layer, self.ridge))
 
     def solve(

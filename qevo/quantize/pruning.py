@@ -151,7 +151,8 @@ class SparseFit:
     Attributes:
       zeros: share of each layer's weights, by its name.
       order: which weights go: "second_order" by `pruned`, those of the least "magnitude" in the
-        float network, or "random" ones.
+        float network, or "random" ones. Of a depthwise layer, whose channels have too few weights
+        to make up for one another, the second order is that of magnitude.
       masks: of layers whose survivors are known, bool ``[..., C]``; other layers follow ``zeros``.
       fit: how survivors get their levels, and the ridge that masks are chosen with.
       search: of `evolve_columns`; ``None`` for none.
@@ -170,6 +171,8 @@ class SparseFit:
             raise QevoError(f"order must be one of {', '.join(get_args(Order))}: {self.order!r}")
 
     def __call__(self, layer: FloatLayer) -> Rounded:
+        if layer.depthwise:
+            return self._each_channel(layer)
         problem, alive = layer_problem(layer, self.fit.ridge)
         return self._fit(layer, problem, *self._prune(layer, problem, alive))
 
@@ -180,18 +183,37 @@ class SparseFit:
         if layer.name in self.masks:
             mask = self.masks[layer.name].reshape(layer.kernel.shape)
             return mask, refit(problem, mask)[0]
+        if self.order == "second_order":
+            return next(pruned(problem, alive, [self._share(layer)]))
+        mask = self._mask(layer, alive)
+        return mask, refit(problem, mask)[0]
+
+    def _share(self, layer: FloatLayer) -> float:
         if layer.name not in self.zeros:
             known = ", ".join((*self.zeros, *self.masks)) or "no layer"
             raise QevoError(f"{layer.name}: no share of zeros and no mask; there are of {known}")
-        zeros = self.zeros[layer.name]
-        if self.order == "second_order":
-            return next(pruned(problem, alive, [zeros]))
-        if self.order == "magnitude":
-            mask = magnitude_mask(layer.kernel, zeros, alive)
-        else:
+        return self.zeros[layer.name]
+
+    def _mask(self, layer: FloatLayer, alive: np.ndarray) -> np.ndarray:
+        """The survivors at random or by magnitude, bool ``[K, C]``."""
+        if self.order == "random":
             seed = zlib.crc32(f"{layer.name} {self.seed}".encode())
-            mask = random_mask(layer.kernel.shape, zeros, alive, seed=seed)
-        return mask, refit(problem, mask)[0]
+            return random_mask(layer.kernel.shape, self._share(layer), alive, seed=seed)
+        return magnitude_mask(layer.kernel, self._share(layer), alive)
+
+    def _each_channel(self, layer: FloatLayer) -> Rounded:
+        if layer.name in self.masks:
+            mask = self.masks[layer.name].reshape(layer.kernel.shape)
+        else:
+            mask = self._mask(layer, np.ones(len(layer.kernel), bool))
+
+        def fitted(one: FloatLayer, kept: np.ndarray) -> Rounded:
+            problem, _ = layer_problem(one, self.fit.ridge)
+            return self._fit(one, problem, kept, refit(problem, kept)[0])
+
+        pairs = zip(layer.channels(), mask.T[:, :, None], strict=True)
+        levels, scales = zip(*(fitted(*pair) for pair in pairs), strict=True)
+        return Rounded(np.concatenate(levels, axis=1), np.concatenate(scales))
 
     def _fit(
         self, layer: FloatLayer, problem: LeastSquares, mask: np.ndarray, values: np.ndarray
@@ -236,12 +258,16 @@ def sparsity_costs(
     """What every layer costs and takes at ascending shares of zeros, with no gradient.
 
     Weights go by `pruned` and the others are refitted as real numbers; the inputs are those of an
-    8-bit network. Choose a share for each layer with `qevo.compress.allocate`.
+    8-bit network. Depthwise layers have few weights and stay as they are: one cost, at no zeros.
+    Choose a share for each layer with `qevo.compress.allocate`.
     """
     one = OneRounded(teacher)
     costs: dict[str, list[SparsityCost]] = {}
 
     def note(layer: FloatLayer) -> Rounded:
+        if layer.depthwise:
+            costs[layer.name] = [SparsityCost(0.0, 0.0, layer.kernel.size * bits / 8)]
+            return round_squared_error(layer)
         problem, alive = layer_problem(layer, ridge)
         mean_input, mean_output = layer.means()
         costs[layer.name] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ class FloatLayer:
     Attributes:
       name: of the layer.
       kernel: float64 ``[K, C]``, batch norm folded; a convolution's rows are (height, width,
-        channel).
+        channel), and those of a depthwise layer (height, width).
       low, high: lowest and highest level.
       grid: the scales that the layer can express.
       rows: the layer's quantized inputs on the calibration images.
@@ -40,9 +40,30 @@ class FloatLayer:
         return self.rows.moments(self.outputs)
 
     def means(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean input ``[K]`` and mean output ``[C]``, over all rows."""
+        """Mean input ``[K]`` and mean output ``[C]``, over all rows.
+
+        Each channel of a depthwise layer has inputs of its own, ``[K, C]``.
+        """
         axes = tuple(range(self.outputs.ndim - 1))
         return self.rows.mean(), self.outputs.mean(axes, dtype=np.float64)
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each output channel has inputs of its own: `each_channel`."""
+        return self.rows.layer.depthwise
+
+    def channels(self) -> Iterator[FloatLayer]:
+        """A depthwise layer as layers of one output channel."""
+        for channel, rows in enumerate(self.rows.channels()):
+            one = slice(channel, channel + 1)
+            grid = dataclasses.replace(self.grid, floor=self.grid.floor[one])
+            yield dataclasses.replace(
+                self,
+                kernel=self.kernel[:, one],
+                grid=grid,
+                rows=rows,
+                outputs=self.outputs[..., one],
+            )
 
 
 class Rounded(NamedTuple):
@@ -53,6 +74,19 @@ class Rounded(NamedTuple):
 
 
 Rounding = Callable[[FloatLayer], Rounded]
+
+
+def fitted_bias(values: np.ndarray, mean_input: np.ndarray, mean_output: np.ndarray) -> np.ndarray:
+    """The bias ``[C]`` at which weights ``[K, C]`` keep the mean output of `FloatLayer.means`."""
+    if mean_input.ndim == 2:
+        return mean_output - (mean_input * values).sum(0)
+    return mean_output - mean_input @ values
+
+
+def each_channel(rounding: Rounding, layer: FloatLayer) -> Rounded:
+    """A depthwise layer rounded one channel after the other."""
+    levels, scales = zip(*map(rounding, layer.channels()), strict=True)
+    return Rounded(np.concatenate(levels, axis=1), np.concatenate(scales))
 
 
 def round_max_abs(layer: FloatLayer) -> Rounded:

@@ -16,10 +16,17 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from qevo.nets.arithmetic import levels
 from qevo.nets.float_numerics import Calibrating
 from qevo.nets.network import QuantizedNetwork
+from qevo.nets.numerics import Head
 from qevo.quantize.batches import over_batches
 from qevo.quantize.convert import FloatTeacher, divergence
 from qevo.quantize.gram import Moments
-from qevo.quantize.rounding import FloatLayer, Rounded, Rounding, round_squared_error
+from qevo.quantize.rounding import (
+    FloatLayer,
+    Rounded,
+    Rounding,
+    fitted_bias,
+    round_squared_error,
+)
 from qevo.quantize.scales import ScaleGrid
 
 IMAGES = 512  # of the teacher's that a layer's effect on the network is measured on
@@ -74,11 +81,12 @@ def layer_costs(
     costs: dict[str, dict[str, LayerCost]] = {}
 
     def note(layer: FloatLayer) -> Rounded:
-        moments = layer.moments()
+        means = layer.means()
+        moments = [one.moments() for one in (layer.channels() if layer.depthwise else [layer])]
         costs[layer.name] = {}
         for kind, network in networks.items():
             kernel = _kernel(layer, network)
-            bias = moments.mean_output - moments.mean_input @ kernel
+            bias = fitted_bias(kernel, *means)
             costs[layer.name][kind] = LayerCost(
                 _output_error(layer, moments, kernel), one.divergence(layer.name, kernel, bias)
             )
@@ -119,15 +127,18 @@ def bits_costs(
     costs: dict[str, dict[str | int, BitsCost]] = {}
 
     def note(layer: FloatLayer) -> Rounded:
-        mean_input, mean_output = layer.means()
+        means = layer.means()
         moments = functools.cache(layer.moments)
         grid = ScaleGrid(1.0, _FINE, 40, np.zeros(layer.kernel.shape[1]), layer.grid.input_scale)
         costs[layer.name] = row = {}
         for value, (low, high) in limits.items():
             fields = vars(layer) | {"low": low, "high": high, "grid": grid}
-            rounded = rounding(_SharedMoments(**fields, shared=moments))
+            if layer.depthwise:
+                rounded = rounding(FloatLayer(**fields))
+            else:
+                rounded = rounding(_SharedMoments(**fields, shared=moments))
             kernel = rounded.levels * rounded.scale
-            bias = mean_output - mean_input @ kernel
+            bias = fitted_bias(kernel, *means)
             row[value] = BitsCost(
                 one.divergence(layer.name, kernel, bias),
                 packed_bytes(rounded.levels.size, value),
@@ -169,6 +180,7 @@ class OneRounded:
     def __init__(self, teacher: FloatTeacher) -> None:
         self._images = teacher.images[:IMAGES]
         self._module = teacher.module.clone(numerics=Calibrating(teacher.scaling))
+        self._head: Head = teacher.head
         self._params: dict[str, Any] = flatten_dict(teacher.folded, sep="/")
         self._expected = self._outputs(teacher.folded)
 
@@ -177,17 +189,25 @@ class OneRounded:
         kernel = kernel.reshape(self._params[f"{name}/kernel"].shape)
         swapped = {f"{name}/kernel": np.float32(kernel), f"{name}/bias": np.float32(bias)}
         found = self._outputs(unflatten_dict(self._params | swapped, sep="/"))
-        return divergence(self._expected, found)
+        return divergence(self._expected, found, self._head)
 
     def _outputs(self, folded: Any) -> np.ndarray:
         return over_batches(functools.partial(_outputs, self._module, folded), self._images)
 
 
-def _output_error(layer: FloatLayer, moments: Moments, kernel: np.ndarray) -> float:
-    """Of the layer's output, mean square relative to its variance."""
-    off = kernel - layer.kernel
-    variance = (layer.kernel * (moments.gram @ layer.kernel)).sum()
-    return float((off * (moments.gram @ off)).sum() / max(variance, 1e-12))
+def _output_error(layer: FloatLayer, moments: Sequence[Moments], kernel: np.ndarray) -> float:
+    """Of the layer's output, mean square relative to its variance.
+
+    ``moments`` are one, or those of each channel of a depthwise layer.
+    """
+    error, variance = 0.0, 0.0
+    for i, part in enumerate(moments):
+        columns = slice(i, i + 1) if layer.depthwise else slice(None)
+        exact = layer.kernel[:, columns]
+        off = kernel[:, columns] - exact
+        error += (off * (part.gram @ off)).sum()
+        variance += (exact * (part.gram @ exact)).sum()
+    return float(error / max(variance, 1e-12))
 
 
 def _kernel(layer: FloatLayer, network: QuantizedNetwork) -> np.ndarray:

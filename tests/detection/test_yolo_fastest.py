@@ -1,5 +1,7 @@
 """Published weights on real images: decoding, suppression, placing and precision together."""
 
+import os
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,9 @@ from qevo.detection import (
     place,
     suppress,
 )
+from qevo.nets.maps import apart
+from qevo.quantize import float_logits
+from qevo.quantize.importing.darknet import load_darknet
 
 pytestmark = pytest.mark.data
 HEADS = tuple(YoloHead(ANCHORS, mask, 80) for mask in MASKS)
@@ -59,3 +64,15 @@ def said(name: str, data: DetectionSet) -> tuple[Any, Any, tuple[Placement, ...]
     """Boxes and scores before suppression, and where each image lies."""
     placed, placements = zip(*(place(image, SIZE) for image in data.images), strict=True)
     return *decode(YoloFastest(name).maps(np.stack(placed)), HEADS, size=SIZE), placements
+
+
+def test_what_qevo_reads_is_the_same_network() -> None:
+    """The maps of `qevo.quantize.importing.darknet` against the forward pass of these tests."""
+    name = "yolo-fastest-1.1"
+    folder = pathlib.Path(os.environ["QEVO_DATA_DIR"]) / "weights" / "yolo_fastest"
+    detector, variables = load_darknet(folder / f"{name}.cfg", folder / f"{name}.weights")
+    assert detector.heads == HEADS
+    images = np.random.RandomState(0).randint(0, 256, (2, *SIZE, 3)).astype(np.uint8)
+    found = apart(float_logits(detector.module, variables, images), detector.shapes)
+    for mine, expected in zip(found, YoloFastest(name).maps(images), strict=True):
+        np.testing.assert_allclose(mine, expected, atol=1e-3 * np.abs(expected).max())

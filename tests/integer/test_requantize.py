@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qevo.integer import requantize, shift_round
+from qevo.integer.requantize import leaky_parts
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 
@@ -93,3 +94,23 @@ def test_refuses_what_it_cannot_do():
         requantize(int32([1]), 1, 1, low=0, high=255)
     with pytest.raises(TypeError, match="int32 accumulator, not int8"):
         requantize(jnp.int8([1]), 1, 1)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_leak_is_a_tenth(wide):
+    draw = np.random.RandomState(0)
+    multiplier = draw.randint(1, 2**15, 400)
+    shift = draw.randint(0, 17, 400)
+    limit = 2**31 - 1 if wide else (2**31 - 1 - 2**16) // multiplier
+    acc = (draw.uniform(-1, 1, 400) * np.minimum(limit, (200 << shift) // multiplier * 8)).astype(
+        int
+    )
+    parts = leaky_parts(int32(acc), int32(multiplier), int32(shift))
+    found = np.asarray(requantize(int32(acc), *parts, wide=wide))
+    for value, x, m, s in zip(
+        found.tolist(), acc.tolist(), multiplier.tolist(), shift.tolist(), strict=True
+    ):
+        exact = rounded(x * m, s) if x >= 0 else rounded(x * round(Fraction(4 * m, 5)), s + 3)
+        assert value == max(-127, min(127, exact))
+        if x < 0 and m > 100:
+            assert abs(exact - x * m / 2**s / 10) <= 0.5 + abs(exact) / 100

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from detectors import quantized_detector
 from networks import random_variables
 
 from qevo.nets import Autoencoder, LeNet5, LeNet300, QuantizedNetwork, ResNet, ResNet20
@@ -70,7 +71,14 @@ def autoencoder() -> QuantizedNetwork:
     return quantized(module, (16, 20, 2), bits={"*": 4, "image": 8})
 
 
-@pytest.fixture(params=["mlp", "lenet", "resnet", "shortcut_a", "wide", "autoencoder"])
+@pytest.fixture(scope="session")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> QuantizedNetwork:
+    """Depthwise and leaky layers, channels put together, and two maps at the end."""
+    folder = tmp_path_factory.mktemp("darknet")
+    return quantized_detector(folder, bits={"*": 4, "convolutional_1": 8}, method="layerwise")
+
+
+@pytest.fixture(params=["mlp", "lenet", "resnet", "shortcut_a", "wide", "autoencoder", "detector"])
 def network(request: pytest.FixtureRequest) -> QuantizedNetwork:
     """Each of the networks in turn."""
     return request.getfixturevalue(request.param)

@@ -31,6 +31,7 @@ LAYERS = {
     "resnet": ["stem", "block_0_0/conv_0", "block_1_0/conv_1", "block_1_0/shortcut", "logits"],
     "signed": ["conv_0", "conv_1", "dense_0", "dense_1"],
     "autoencoder": ["down_1", "code", "up_0", "up_1", "image"],
+    "detector": [f"convolutional_{i}" for i in (0, 1, 2, 4, 9, 14)],
 }
 
 

@@ -37,18 +37,24 @@ class Slow:
         value = half_even(images.astype(np.int64) * c["multiplier"] + c["bias"], c["shift"])
         return np.clip(value, *self.network.ranges["input"])
 
-    def finish(self, name: str, acc: np.ndarray) -> np.ndarray:
+    def finish(self, name: str, acc: np.ndarray, *, leaky: bool = False) -> np.ndarray:
         facts, c = self.network.layers[name], self.constants[name]
         assert np.abs(acc).max() <= facts.accumulator_bound
         if "shift" not in c:  # the last layer
             return acc * c["multiplier"] + c["bias"]
-        value = half_even((acc + c["bias"]) * c["multiplier"], c["shift"])
+        acc = acc + c["bias"]
+        value = half_even(acc * c["multiplier"], c["shift"])
+        if leaky:
+            tenth = np.floor(c["multiplier"] * 0.8 + 0.5).astype(np.int64)
+            value = np.where(acc < 0, half_even(acc * tenth, c["shift"] + 3), value)
         return np.clip(value, facts.output_low, facts.output_high)
 
     def dense(self, name: str, x: np.ndarray) -> np.ndarray:
         return self.finish(name, x @ np.asarray(self.network.weights[name], np.int64))
 
-    def conv(self, name: str, x: np.ndarray, stride: int, padding: str | int) -> np.ndarray:
+    def conv(
+        self, name: str, x: np.ndarray, stride: int, padding: str | int, *, leaky: bool = False
+    ) -> np.ndarray:
         kernel = np.asarray(self.network.weights[name], np.int64)
         height, width = kernel.shape[:2]
         if isinstance(padding, int):
@@ -66,8 +72,11 @@ class Slow:
             for j in range(columns):
                 top, left = i * stride, j * stride
                 window = x[:, top : top + height, left : left + width]
-                acc[:, i, j] = np.tensordot(window, kernel, 3)
-        return self.finish(name, acc)
+                if kernel.shape[2] < window.shape[3]:  # a filter for each channel
+                    acc[:, i, j] = (window * kernel[:, :, 0]).sum((1, 2))
+                else:
+                    acc[:, i, j] = np.tensordot(window, kernel, 3)
+        return self.finish(name, acc, leaky=leaky)
 
     def max_pool(self, x: np.ndarray) -> np.ndarray:
         count, height, width, channels = x.shape
@@ -97,6 +106,21 @@ class Slow:
             for name in ("up_1", "image"):
                 x = self.conv(name, np.kron(x, np.ones((1, 2, 2, 1), np.int64)), 1, "SAME")
             return x
+        elif kind == "Traced":  # tests/detectors.py, section by section
+            conv = [f"convolutional_{i}" for i in range(15)]
+            first = self.conv(conv[0], x, 2, 1, leaky=True)
+            x = self.conv(conv[2], self.conv(conv[1], first, 1, 1, leaky=True), 1, 0)
+            summed = self.add("shortcut_3", x, first)
+            x = self.conv(conv[4], summed, 1, 2)
+            edges = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-128)
+            shifted = [edges[:, i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
+            pooled = self.max_pool(np.concatenate([np.max(shifted, 0), x, summed], axis=3))
+            fine = np.kron(pooled, np.ones((1, 2, 2, 1), np.int64))
+            maps = (
+                self.conv(conv[9], pooled, 1, 0),
+                self.conv(conv[14], np.concatenate([fine, x], axis=3), 1, 0),
+            )
+            return np.concatenate([one.reshape(len(one), -1) for one in maps], axis=1)
         elif kind == "LeNet5":
             x = self.max_pool(self.conv("conv_0", x, 1, "SAME"))
             x = self.max_pool(self.conv("conv_1", x, 1, "VALID"))

@@ -173,13 +173,17 @@ def test_squared_error_scales_beat_max_abs(low: int, high: int) -> None:
 
 def test_activation_scales() -> None:
     values = np.random.RandomState(0).laplace(0, 1, 4000)
-    best = calibration._best_scale
-    fine = best(values, np.abs(values).max(), -7, 7, power_of_two=False)
+
+    def best(values: np.ndarray, low: int, high: int, *, power_of_two: bool) -> float:
+        one = calibration._Range(values, float(np.abs(values).max()), low, high)
+        return calibration._best_scale([one], power_of_two=power_of_two)
+
+    fine = best(values, -7, 7, power_of_two=False)
     assert fine * 7 < np.abs(values).max()
-    coarse = best(values, np.abs(values).max(), -7, 7, power_of_two=True)
+    coarse = best(values, -7, 7, power_of_two=True)
     assert np.log2(coarse) == np.rint(np.log2(coarse))
     assert 0.4 < coarse / fine < 2.5
-    assert best(np.zeros(5), 0.0, 0, 127, power_of_two=False) > 0
+    assert best(np.zeros(5), 0, 127, power_of_two=False) > 0
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 12])

@@ -13,7 +13,7 @@ import optax
 
 from qevo.nets.float_numerics import activate
 from qevo.nets.numerics import Activation
-from qevo.quantize.rounding import FloatLayer, Rounded
+from qevo.quantize.rounding import FloatLayer, Rounded, each_channel
 from qevo.quantize.scales import squared_error_scale
 
 _STRETCH = -0.1, 1.1  # range of the sigmoid before it is cut to 0..1
@@ -49,6 +49,8 @@ class AdaRound:
     seed: int = 0
 
     def __call__(self, layer: FloatLayer) -> Rounded:
+        if layer.depthwise:
+            return each_channel(self, layer)
         scale = squared_error_scale(layer.kernel, layer.low, layer.high, layer.grid)
         exact = (layer.kernel / scale).astype(np.float32)  # one floor, here and where h is learned
         mean_input, mean_output = layer.means()

@@ -13,7 +13,14 @@ from qevo.nets.network import QuantizedNetwork
 from qevo.quantize.bits import BitsByPattern
 from qevo.quantize.convert import FloatTeacher, log_probabilities
 from qevo.quantize.converting import layer_constants
-from qevo.quantize.rounding import FloatLayer, Rounded, Rounding, round_max_abs, round_squared_error
+from qevo.quantize.rounding import (
+    FloatLayer,
+    Rounded,
+    Rounding,
+    fitted_bias,
+    round_max_abs,
+    round_squared_error,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +68,10 @@ def best_of_n(
         raise QevoError(f"best of N needs at least one draw, not {draws}")
     if labels is not None and len(labels) != len(teacher.images):
         raise QevoError(f"{len(teacher.images)} images but {len(labels)} labels")
-    if labels is not None and teacher.outputs.ndim != 2:
-        raise QevoError("labels are for logits; a network that returns images is scored without")
+    if labels is not None and teacher.head != "logits":
+        raise QevoError(
+            f"labels are for logits; a network that returns {teacher.head} is scored without"
+        )
     starts = [
         _Start(teacher, bits, rounding, fit_bias)
         for rounding in (round_squared_error, round_max_abs)
@@ -120,7 +129,7 @@ class _Start:
             weights[name] = jnp.asarray(levels.reshape(weights[name].shape), jnp.int8)
             if self.fit_bias:
                 mean_input, mean_output = self.means[name]
-                bias = mean_output - mean_input @ (levels * rounded.scale)
+                bias = fitted_bias(levels * rounded.scale, mean_input, mean_output)
                 facts = self.network.layers[name]
                 constants[name] = layer_constants(rounded.scale, bias, facts, layer.grid)
         return dataclasses.replace(self.network, weights=weights, constants=constants)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from qevo.quantize.layerwise import damping, round_with_feedback
-from qevo.quantize.rounding import FloatLayer, Rounded
+from qevo.quantize.rounding import FloatLayer, Rounded, each_channel
 from qevo.quantize.scales import squared_error_scale
 
 
@@ -24,6 +24,8 @@ class GPTQ:
     damping: float = 1e-2
 
     def __call__(self, layer: FloatLayer) -> Rounded:
+        if layer.depthwise:
+            return each_channel(self, layer)
         scale = squared_error_scale(layer.kernel, layer.low, layer.high, layer.grid)
         gram = layer.moments().gram
         gram = gram + damping(gram, self.damping)
