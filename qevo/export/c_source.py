@@ -263,8 +263,8 @@ static int qevo_weight(const uint8_t *weights, int bits, int32_t place) {
     ),
     (
         "qevo_sum",
-        """/* The products of channel f's weights and the inputs at one place: those of all channels, or
-   of f alone where each has a filter of its own. */
+        """/* The products of channel f's weights and the inputs at one place: all channels, or f
+   alone where each has a filter of its own. */
 static int32_t qevo_sum(const int8_t *x, int height, int width, int channels, int rows,
                         int columns, int y0, int x0, int own, const uint8_t *weights,
                         int bits, int f) {
