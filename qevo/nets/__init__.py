@@ -3,6 +3,7 @@
 from qevo.nets.arithmetic import LayerArithmetic
 from qevo.nets.autoencoder import Autoencoder
 from qevo.nets.file import load, save
+from qevo.nets.fixed_maps import FixedMaps
 from qevo.nets.float_numerics import Calibrating, Float
 from qevo.nets.images import IMAGENET_PIXELS, RAW_PIXELS, UNIT_RANGE, PixelScaling
 from qevo.nets.integer_numerics import Integer
@@ -24,6 +25,7 @@ __all__ = [
     "Autoencoder",
     "Calibrating",
     "FixedImages",
+    "FixedMaps",
     "Float",
     "Integer",
     "LayerArithmetic",

@@ -26,6 +26,7 @@ from qevo.integer.loss import (
     soft_cross_entropy,
 )
 from qevo.nets.edited_numerics import Edited, EditedInteger
+from qevo.nets.fixed_maps import FixedMaps
 from qevo.nets.integer_numerics import Arithmetic
 from qevo.nets.network import QuantizedNetwork, forward
 from qevo.nets.plan import Plan, image_rows
@@ -41,8 +42,8 @@ class NetworkProblem(Problem):
 
     A solution is ``{"weights": {layer: int8}, "multipliers": {layer: int32 [C]}, "biases": {layer:
     int32 [C]}}``, of which only the chosen kinds are there. Fitness is the summed loss over a
-    minibatch that all candidates of a generation share, in 1/1024 nat, errors, or squared levels of
-    an autoencoder's input (`loss_per_image` knows the unit).
+    minibatch that all candidates of a generation share, in 1/1024 nat, errors, squared levels of an
+    autoencoder's input or squared units of a detector's maps (`loss_per_image` knows the unit).
 
     Build one with `NetworkProblem.of`.
     """
@@ -51,16 +52,18 @@ class NetworkProblem(Problem):
     weights: Any  # {layer: int8}, what solutions replace
     constants: Any  # {layer: {name: int32}}, likewise
     images: jax.Array  # int8 [n, H, W, C], search images
-    targets: jax.Array  # int32 [n] labels, int32 [n, C] soft labels, or int16 [n, H, W, C] images
+    targets: jax.Array  # int32 [n] labels, int32 [n, C] soft labels, or int16 [n, ...] fixed ones
     validation_images: jax.Array  # int8 [m, H, W, C]
     validation_targets: jax.Array  # like targets, what acceptance compares with
-    validation_labels: jax.Array  # int32 [m], or int16 [m, H, W, C], for the errors in the log
+    validation_labels: jax.Array  # int32 [m], or int16 [m, ...], for the errors in the log
     module: nn.Module = struct.field(pytree_node=False)
     layers: tuple[str, ...] = struct.field(pytree_node=False)  # in the order of computation
     fraction_bits: int = struct.field(pytree_node=False)
     batch_size: int = struct.field(pytree_node=False)
     loss: Loss = struct.field(pytree_node=False)
-    fixed: FixedImages | None = struct.field(pytree_node=False, default=None)  # of squared errors
+    fixed: FixedImages | FixedMaps | None = struct.field(
+        pytree_node=False, default=None
+    )  # of squared errors
     summed: int = struct.field(pytree_node=False, default=BATCH_LIMIT)  # images, at most
     batch_chunk: int | None = struct.field(pytree_node=False, default=None)
     candidate_chunk: int | None = struct.field(pytree_node=False, default=1)
@@ -80,6 +83,7 @@ class NetworkProblem(Problem):
         radius: int = 1,
         batch_size: int = 1024,
         loss: Loss = "cross_entropy",
+        maps: FixedMaps | None = None,
         arithmetic: Arithmetic = "int",
         blocks: int = BLOCKS,
         channels: int = CHANNELS,
@@ -95,14 +99,17 @@ class NetworkProblem(Problem):
           targets: labels int32 ``[n]``, or a teacher's soft labels int32 ``[n, C]`` as
             `qevo.integer.softmax` makes them. For squared errors what the network should return:
             uint8 ``[n, H, W, C]``, such as ``images`` themselves, or a teacher's images int16 as
-            `FixedImages.from_real` makes them.
+            `FixedImages.from_real` makes them. For a detector int16 as `FixedMaps.targets` makes
+            them of a teacher's maps.
           validation_images, validation_labels: disjoint from the search images. For squared errors
-            the labels are uint8 images.
+            the labels are uint8 images, for a detector they are targets too.
           validation_targets: what acceptance compares with, as ``targets``; the labels by default.
           genes: what the search may change.
           radius: the most levels that a weight may move from its start.
           batch_size: B, images per generation.
-          loss: "cross_entropy" in 1/1024 nat, "errors", or an autoencoder's "squared_error".
+          loss: "cross_entropy" in 1/1024 nat, "errors", or an autoencoder's or a detector's
+            "squared_error".
+          maps: how a detector's maps are compared.
           arithmetic: "int", or "fast" for the fastest exact products; the bits are the same.
           blocks, channels: parts that the search may stay within; see `network_space`.
           plan: how to compute each layer on this device, as `qevo.nets.plan.plan` measured it; the
@@ -121,14 +128,21 @@ class NetworkProblem(Problem):
         _check_images(network, "search images", images)
         _check_images(network, "validation images", validation_images)
         prepare = jax.jit(network.prepare)
-        fixed = FixedImages.of(network) if loss == "squared_error" else None
-        if fixed is None and network.head == "image":
-            raise QevoError(f"a network that returns images has loss='squared_error', not {loss!r}")
+        if network.head in ("image", "maps") and loss != "squared_error":
+            raise QevoError(
+                f"a network that returns {network.head} has loss='squared_error', not {loss!r}"
+            )
+        if (network.head == "maps") != (maps is not None):
+            raise QevoError("maps= says how a detector's maps are compared, and goes with one")
+        fixed = maps or (FixedImages.of(network) if loss == "squared_error" else None)
 
         def expected(what: str, values: np.ndarray, count: int, *, soft: bool) -> jax.Array:
             if fixed is None:
                 _check_targets(network, what, values, count, soft=soft)
                 return jnp.asarray(values, jnp.int32)
+            if isinstance(fixed, FixedMaps):
+                fixed.check(what, values, count)
+                return jnp.asarray(values)
             if values.dtype == np.int16 and soft:
                 _check_fixed_images(network, fixed, what, values, count)
                 return jnp.asarray(values)
