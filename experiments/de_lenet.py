@@ -35,9 +35,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+from zeroing import Zeroing, masks_of
 
-from qevo import NetworkProblem, QuantizedNetwork, evolve
-from qevo.algorithms.directed import Directed, DirectedConfig, integer_importance
+from qevo import NetworkProblem, QuantizedNetwork
 from qevo.compress import allocate, coarsen, compress, decompress, open_compressed, summarize
 from qevo.data import Dataset, load
 from qevo.errors import QevoError
@@ -45,7 +45,7 @@ from qevo.integer.loss import softmax
 from qevo.nets import LeNet5, LeNet300
 from qevo.nets.file import write_whole
 from qevo.quantize import FloatTeacher, TrainingConfig, float_logits, train
-from qevo.quantize.pruning import SparseFit, SparsityCost, sparsity_costs, square_costs
+from qevo.quantize.pruning import SparseFit, SparsityCost, sparsity_costs
 from qevo.report.picture import STYLE
 from qevo.run import folder as files
 from qevo.run.command import flags
@@ -174,6 +174,16 @@ class Run:
         with console.status("what zeros cost in each layer"):
             self.costs = sparsity_costs(self.teacher, SHARES, bits=config.bits)
         self.seconds["costs"] = time.monotonic() - began
+        self.zeroing = Zeroing(
+            self._problem,
+            self._rounded,
+            self.data.search.images[:SAMPLE],
+            more=config.more,
+            cycles=config.cycles,
+            generations=config.generations,
+            population=config.population,
+            seed=config.seed,
+        )
         dense = self._rounded(SparseFit(zeros=dict.fromkeys(self.costs, 0.5), order="magnitude"))
         self.sizes = {name: kernel.size for name, kernel in dense.weights.items()}
         channels = sum(kernel.shape[-1] for kernel in dense.weights.values())
@@ -188,15 +198,13 @@ class Run:
         began = time.monotonic()
         with console.status(f"{ratio:g}x, {METHODS[method]}"):
             zeros = self.zeros(ratio)
-            masks: Mapping[str, np.ndarray] = {}
             if method == "directed":
-                masks = self._directed(zeros)
-                fit = SparseFit(masks=masks, seed=config.seed)
+                fit = SparseFit(masks=self.zeroing.masks(zeros), seed=config.seed)
             else:
                 order: Any = method
                 fit = SparseFit(zeros=zeros, order=order, seed=config.seed)
             fitted = self._rounded(fit)
-            network = self._search(fitted, masks_of(fitted), config.repair)
+            network = self.zeroing.search(fitted, masks_of(fitted), config.repair)
             network = coarsen(network, digits=config.digits)
         data = compress(network)
         write_whole(path, data)
@@ -233,34 +241,9 @@ class Run:
         picked = zip(self.costs.items(), found.choice, strict=True)
         return {name: layer[option].zeros for (name, layer), option in picked}
 
-    def _directed(self, zeros: Mapping[str, float]) -> dict[str, np.ndarray]:
-        """Masks with these zeros, by directed evolution from fewer."""
-        config = self.config
-        left = {name: 1 - share for name, share in zeros.items()}
-        begin = {name: max(1 - config.more * share, 0.0) for name, share in left.items()}
-        network = self._rounded(SparseFit(zeros=begin, seed=config.seed))
-        masks: dict[str, np.ndarray] = {}
-        for cycle in range(1, config.cycles + 1):
-            rest = config.more ** (1 - cycle / config.cycles)
-            goals = {name: max(1 - rest * share, 0.0) for name, share in left.items()}
-            network = self._search(network, masks_of(network), config.generations, goals)
-            masks = masks_of(network)
-            if cycle < config.cycles:
-                network = self._rounded(SparseFit(masks=masks, seed=config.seed))
-        return masks
-
-    def _search(
-        self,
-        network: QuantizedNetwork,
-        masks: Mapping[str, np.ndarray],
-        generations: int,
-        goals: Mapping[str, float] | None = None,
-    ) -> QuantizedNetwork:
-        """Directed evolution to some shares of zeros, or its repair alone where there are none."""
-        if not generations:
-            return network
-        config, data = self.config, self.data
-        problem = NetworkProblem.of(
+    def _problem(self, network: QuantizedNetwork) -> NetworkProblem:
+        data = self.data
+        return NetworkProblem.of(
             network,
             data.search.images,
             self.soft["search"],
@@ -268,28 +251,9 @@ class Run:
             data.validation.labels,
             validation_targets=self.soft["validation"],
             radius=127,
-            batch_size=min(config.batch, len(data.search)),
+            batch_size=min(self.config.batch, len(data.search)),
             arithmetic="fast",
         )
-        now = {name: 1 - float(mask.mean()) for name, mask in masks.items()}
-        goals = {name: max(share, now[name]) for name, share in (goals or now).items()}
-        squares = square_costs(network, data.search.images[:SAMPLE])
-        importance = integer_importance(
-            problem.space, {f"weights/{name}": square for name, square in squares.items()}
-        )
-        settings = DirectedConfig(
-            zeros=tuple((f"weights/{name}", share) for name, share in goals.items()),
-            population=config.population,
-            committed=max(config.population // 4, 1),
-        )
-        result = evolve(
-            Directed(problem.space, settings, importance),
-            problem,
-            config.seed,
-            generations=generations,
-            progress=False,
-        )
-        return problem.network(network, result.solution)
 
     def _rounded(self, fit: SparseFit) -> QuantizedNetwork:
         return self.teacher.convert(bits=self.config.bits, rounding=fit)
@@ -324,11 +288,6 @@ def soft_labels(logits: np.ndarray) -> np.ndarray:
         softmax(jnp.asarray(fixed[i : i + (1 << 15)]), fraction_bits=LOGIT_BITS) for i in parts
     ]
     return np.concatenate(jax.device_get(found))
-
-
-def masks_of(network: QuantizedNetwork) -> dict[str, np.ndarray]:
-    """Which weights are not zero, by layer."""
-    return {name: np.asarray(kernel) != 0 for name, kernel in network.weights.items()}
 
 
 def chosen(rows: list[Record], accuracy: float) -> Record | None:

@@ -82,7 +82,7 @@ class FloatTeacher:
           QevoError: bits out of range, a pattern without a layer, or a bound that cannot be proved
             (naming the layer).
         """
-        layer_bits = bits_per_layer(bits, layer_names(self.folded))
+        layer_bits = bits_per_layer(bits, self.layer_names)
         fraction_bits = self._shared_fraction_bits(layer_bits)
         numerics = Converting(
             self.calibration.sites, layer_bits, rounding, fit_bias, self.scaling, fraction_bits
@@ -116,6 +116,11 @@ class FloatTeacher:
             _, fits = last_limits(name, matrix, bits[name], sites[output.site], 1.0, output.reach)
             found.append(fits)
         return min(found)
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Of the layers with weights."""
+        return layer_names(self.folded)
 
     @property
     def head(self) -> Head:
