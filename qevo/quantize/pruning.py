@@ -21,8 +21,10 @@ from qevo.quantize.rounding import FloatLayer, Rounded, round_squared_error
 from qevo.quantize.sensitivity import OneRounded
 
 Order = Literal["second_order", "magnitude", "random"]
+Pattern = Literal["free", "filters"] | tuple[int, int]
 
 _FIT = LayerwiseFit(ridge=1e-3, starts=(0.7, 0.85, 1.0, 1.2), sweeps=3)
+_ROUNDS = 8  # in which the weights that are too many go, about
 _DEAD = 1e-9  # variance of an input, relative to the mean, that is none
 
 
@@ -42,19 +44,6 @@ def layer_problem(layer: FloatLayer, ridge: float) -> tuple[LeastSquares, np.nda
     return LeastSquares(gram, np.linalg.solve(gram, wanted)), alive
 
 
-def magnitude_mask(kernel: np.ndarray, zeros: float, alive: np.ndarray) -> np.ndarray:
-    """The weights that stay, bool ``[K, C]``, where a share ``zeros`` of the smallest goes."""
-    return largest(np.abs(kernel) + 1.0, alive[:, None] & np.ones_like(kernel, bool), zeros)
-
-
-def random_mask(
-    shape: tuple[int, int], zeros: float, alive: np.ndarray, *, seed: int
-) -> np.ndarray:
-    """The weights that stay, bool ``[K, C]``, where a random share ``zeros`` goes."""
-    draws = np.random.RandomState(seed).uniform(1, 2, shape)
-    return largest(draws, alive[:, None] & np.ones(shape, bool), zeros)
-
-
 def largest(score: np.ndarray, mask: np.ndarray, zeros: float) -> np.ndarray:
     """Of the weights in a mask those of the largest score, so many that a share is zero."""
     kept = min(round((1 - zeros) * mask.size), int(np.count_nonzero(mask)))
@@ -62,6 +51,62 @@ def largest(score: np.ndarray, mask: np.ndarray, zeros: float) -> np.ndarray:
     found = np.zeros(mask.size, bool)
     found[order[:kept]] = True
     return found.reshape(mask.shape)
+
+
+def largest_in_groups(score: np.ndarray, mask: np.ndarray, kept: int, of: int) -> np.ndarray:
+    """Of the weights in a mask those of the largest score, so many in each run of rows.
+
+    Args:
+      score: ``[K, C]``.
+      mask: bool ``[K, C]``.
+      kept, of: at most so many survivors of so many consecutive rows of a column; the last run may
+        be shorter.
+    """
+    rows, columns = mask.shape
+    short = -rows % of
+    padded = np.pad(np.where(mask, score, -np.inf), ((0, short), (0, 0)), constant_values=-np.inf)
+    groups = padded.reshape(-1, of, columns)
+    rank = np.argsort(np.argsort(-groups, axis=1, kind="stable"), axis=1, kind="stable")
+    return (rank < kept).reshape(-1, columns)[:rows] & mask
+
+
+def pruned_groups(
+    problem: LeastSquares, alive: np.ndarray, kept: int, of: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Zero all but so many weights of each run of rows, in rounds of the cheapest, with refits.
+
+    Args:
+      problem, alive: as `layer_problem` gives them.
+      kept, of: as `largest_in_groups` takes them; 2 of 4 is what sparse tensor cores multiply.
+
+    Returns:
+      The mask bool ``[K, C]`` and the refitted weights float64 ``[K, C]``.
+    """
+    mask = alive[:, None] & np.ones(problem.target.shape, bool)
+    first = 0
+    while True:
+        values, costs = refit(problem, mask)
+        # Of what is too much in some run, the cheapest half goes.
+        rest = largest_in_groups(costs, mask, kept, of)
+        over = int(np.count_nonzero(mask & ~rest))
+        if not over:
+            return mask, values
+        first = first or over
+        going = min(over, max(over // 2, first // _ROUNDS, 1))
+        cheapest = np.argsort(np.where(mask & ~rest, costs, np.inf), axis=None)[:going]
+        mask.reshape(-1)[cheapest] = False
+
+
+def strongest_filters(problem: LeastSquares, values: np.ndarray, zeros: float) -> np.ndarray:
+    """The output channels that stay, bool ``[C]``, where a share of the weakest goes.
+
+    Strength is the variance of a channel's output ``wᵀ H w``; at least one stays.
+    """
+    strength = (values * (problem.gram @ values)).sum(0)
+    kept = max(round((1 - zeros) * len(strength)), 1)
+    found = np.zeros(len(strength), bool)
+    found[np.argsort(-strength, kind="stable")[:kept]] = True
+    return found
 
 
 def refit(problem: LeastSquares, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -153,6 +198,11 @@ class SparseFit:
       order: which weights go: "second_order" by `pruned`, those of the least "magnitude" in the
         float network, or "random" ones. Of a depthwise layer, whose channels have too few weights
         to make up for one another, the second order is that of magnitude.
+      pattern: "free"; ``(n, m)``, at most n survivors in each run of m consecutive rows of a
+        column, whatever ``zeros`` says; or "filters", whole output channels, by the order
+        "second_order" those whose output varies least, and the share is one of channels. What a
+        layer loses of its inputs so is zeroed too. The last layer keeps its channels, a depthwise
+        layer is "free".
       masks: of layers whose survivors are known, bool ``[..., C]``; other layers follow ``zeros``.
       fit: how survivors get their levels, and the ridge that masks are chosen with.
       search: of `evolve_columns`; ``None`` for none.
@@ -161,6 +211,7 @@ class SparseFit:
 
     zeros: Mapping[str, float] = dataclasses.field(default_factory=dict)
     order: Order = "second_order"
+    pattern: Pattern = "free"
     masks: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     fit: LayerwiseFit = _FIT
     search: ColumnSearch | None = None
@@ -169,6 +220,15 @@ class SparseFit:
     def __post_init__(self) -> None:
         if self.order not in get_args(Order):
             raise QevoError(f"order must be one of {', '.join(get_args(Order))}: {self.order!r}")
+        if isinstance(self.pattern, str):
+            good = self.pattern in ("free", "filters")
+        else:
+            kept, of = self.pattern
+            good = 1 <= kept < of
+        if not good:
+            raise QevoError(
+                f"pattern must be 'free', 'filters' or (n, m) with 1 <= n < m: {self.pattern!r}"
+            )
 
     def __call__(self, layer: FloatLayer) -> Rounded:
         if layer.depthwise:
@@ -183,7 +243,12 @@ class SparseFit:
         if layer.name in self.masks:
             mask = self.masks[layer.name].reshape(layer.kernel.shape)
             return mask, refit(problem, mask)[0]
+        if self.pattern == "filters":
+            mask = self._filters(layer, problem, alive)
+            return mask, refit(problem, mask)[0]
         if self.order == "second_order":
+            if not isinstance(self.pattern, str):
+                return pruned_groups(problem, alive, *self.pattern)
             return next(pruned(problem, alive, [self._share(layer)]))
         mask = self._mask(layer, alive)
         return mask, refit(problem, mask)[0]
@@ -194,12 +259,31 @@ class SparseFit:
             raise QevoError(f"{layer.name}: no share of zeros and no mask; there are of {known}")
         return self.zeros[layer.name]
 
+    def _filters(self, layer: FloatLayer, problem: LeastSquares, alive: np.ndarray) -> np.ndarray:
+        """The weights of the channels that stay, bool ``[K, C]``."""
+        mask = alive[:, None] & np.ones(layer.kernel.shape, bool)
+        if layer.grid.last:
+            return mask
+        if self.order == "second_order":
+            return mask & strongest_filters(problem, problem.target, self._share(layer))
+        norm = np.square(layer.kernel).sum(0, keepdims=True)
+        score = self._score(layer, norm)
+        return mask & largest(score, np.ones(score.shape, bool), self._share(layer))
+
     def _mask(self, layer: FloatLayer, alive: np.ndarray) -> np.ndarray:
         """The survivors at random or by magnitude, bool ``[K, C]``."""
-        if self.order == "random":
-            seed = zlib.crc32(f"{layer.name} {self.seed}".encode())
-            return random_mask(layer.kernel.shape, self._share(layer), alive, seed=seed)
-        return magnitude_mask(layer.kernel, self._share(layer), alive)
+        mask = alive[:, None] & np.ones(layer.kernel.shape, bool)
+        score = self._score(layer, np.abs(layer.kernel) + 1.0)
+        if isinstance(self.pattern, str) or layer.depthwise:
+            return largest(score, mask, self._share(layer))
+        return largest_in_groups(score, mask, *self.pattern)
+
+    def _score(self, layer: FloatLayer, values: np.ndarray) -> np.ndarray:
+        """The values, or as many draws where the order is random."""
+        if self.order != "random":
+            return values
+        seed = zlib.crc32(f"{layer.name} {self.seed}".encode())
+        return np.random.RandomState(seed).uniform(1, 2, values.shape)
 
     def _each_channel(self, layer: FloatLayer) -> Rounded:
         if layer.name in self.masks:

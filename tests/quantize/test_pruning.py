@@ -16,8 +16,10 @@ from qevo.quantize.layerwise import LeastSquares, descend, round_with_feedback
 from qevo.quantize.pruning import (
     Order,
     SparseFit,
+    largest_in_groups,
     layer_problem,
     pruned,
+    pruned_groups,
     refit,
     sparsity_costs,
     square_costs,
@@ -186,3 +188,66 @@ def test_a_network_sparse_layer_by_layer(trained: Any) -> None:
     assert {name: square.shape for name, square in squares.items()} == {
         name: kernel.shape for name, kernel in network.weights.items()
     }
+
+
+def test_groups_keep_the_largest() -> None:
+    score = np.array([[3, 1], [5, 9], [1, 2], [4, 3], [7, 0], [6, 6], [2, 8]], float)
+    mask = np.ones(score.shape, bool)
+    mask[1, 0] = False
+    found = largest_in_groups(score, mask, 2, 4)
+    expected = [[1, 0], [0, 1], [0, 0], [1, 1], [1, 0], [1, 1], [0, 1]]  # the last run has three
+    np.testing.assert_array_equal(found, np.array(expected, bool))
+
+
+def test_two_of_four_by_second_order_beats_magnitude() -> None:
+    errors = []
+    for rows in (24, 32, 48):
+        form, alive = problem(rows, 6), np.ones(rows, bool)
+        alive[5] = False
+        mask, values = pruned_groups(form, alive, 2, 4)
+        assert mask.reshape(rows // 4, 4, 6).sum(1).max() == 2
+        assert not mask[5].any()
+        all_alive = alive[:, None] & np.ones(mask.shape, bool)
+        plain = refit(form, largest_in_groups(np.abs(form.target), all_alive, 2, 4))[0]
+        errors.append([form.error(found, ONE).sum() for found in (values, plain)])
+    ours, theirs = np.sum(errors, axis=0)
+    assert ours < 0.98 * theirs
+
+
+@pytest.mark.parametrize("order", ["second_order", "magnitude", "random"])
+def test_patterns_of_a_layer(order: Order) -> None:
+    layer = random_layer(16, 10, low=-7, high=7)
+    two = SparseFit(order=order, pattern=(2, 4))(layer).levels
+    assert (two != 0).reshape(4, 4, 10).sum(1).max() == 2
+    filters = SparseFit(zeros={"layer": 0.7}, order=order, pattern="filters")(layer).levels
+    assert np.count_nonzero((filters != 0).any(0)) == 3
+    assert np.count_nonzero(filters) > 0.8 * 3 * 16
+    last = dataclasses.replace(layer, grid=dataclasses.replace(layer.grid, last=True))
+    kept = SparseFit(zeros={"layer": 0.7}, order=order, pattern="filters")(last).levels
+    assert (kept != 0).any(0).all()
+
+
+def test_the_strongest_filters_are_those_whose_output_varies_most() -> None:
+    layer = random_layer(16, 10, low=-7, high=7)
+    filters = SparseFit(zeros={"layer": 0.7}, pattern="filters")(layer).levels
+    variance = layer.outputs.var(0)
+    stay = (filters != 0).any(0)
+    assert variance[stay].min() > variance[~stay].max()
+
+
+@pytest.mark.parametrize("pattern", ["rows", (4, 4), (0, 4)])
+def test_patterns_that_cannot_be(pattern: Any) -> None:
+    with pytest.raises(QevoError, match="pattern must be"):
+        SparseFit(pattern=pattern)
+
+
+def test_inputs_that_lost_their_filter_are_zeroed(trained: Any) -> None:
+    """A channel that is gone is a constant, which the next layer's bias takes over."""
+    teacher = FloatTeacher(trained.module, trained.variables, trained.search.images[:64])
+    names = teacher.layer_names
+    fit = SparseFit(zeros=dict.fromkeys(names, 0.5), pattern="filters")
+    network = teacher.convert(bits=4, rounding=fit)
+    first, second = (np.asarray(network.weights[name]) for name in names[:2])
+    gone = ~(first != 0).any(0)
+    assert np.mean(gone) == pytest.approx(0.5, abs=0.1)
+    assert not second[gone].any()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +21,7 @@ from qevo.quantize.rounding import (
     round_max_abs,
     round_squared_error,
 )
+from qevo.quantize.scales import ScaleGrid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +73,9 @@ def best_of_n(
         raise QevoError(
             f"labels are for logits; a network that returns {teacher.head} is scored without"
         )
-    starts = [
-        _Start(teacher, bits, rounding, fit_bias)
-        for rounding in (round_squared_error, round_max_abs)
-        for fit_bias in (True, False)
-    ]
-    start = min(starts, key=lambda s: teacher.divergence(s.network))
+    kinds = [(rule, fit) for rule in (round_squared_error, round_max_abs) for fit in (True, False)]
+    nearest = [teacher.convert(bits=bits, rounding=rule, fit_bias=fit) for rule, fit in kinds]
+    start = _Start(teacher, bits, *kinds[int(np.argmin([*map(teacher.divergence, nearest)]))])
     generator = np.random.default_rng(seed)
     best: QuantizedNetwork | None = None
     scores: list[float] = []
@@ -100,36 +98,44 @@ def cross_entropy(network: QuantizedNetwork, images: np.ndarray, labels: np.ndar
     return -float(np.take_along_axis(scores, np.asarray(labels)[:, None], axis=1).mean())
 
 
+class _Redraw(NamedTuple):
+    """What it takes to redraw the weights of one layer."""
+
+    kernel: np.ndarray  # float64 [K, C]
+    low: int
+    high: int
+    grid: ScaleGrid
+    scale: np.ndarray  # [C]
+    means: tuple[np.ndarray, np.ndarray]  # of the inputs and of the float outputs
+
+
 class _Start:
     """A nearest-rounded network and what it takes to redraw its weights."""
 
     def __init__(
         self, teacher: FloatTeacher, bits: BitsByPattern, rounding: Rounding, fit_bias: bool
     ) -> None:
-        self.layers: dict[str, tuple[FloatLayer, Rounded]] = {}
+        self.layers: dict[str, _Redraw] = {}
         self.fit_bias = fit_bias
 
         def recording(layer: FloatLayer) -> Rounded:
-            self.layers[layer.name] = layer, rounding(layer)
-            return self.layers[layer.name][1]
+            rounded = rounding(layer)
+            self.layers[layer.name] = _Redraw(
+                layer.kernel, layer.low, layer.high, layer.grid, rounded.scale, layer.means()
+            )
+            return rounded
 
         self.network = teacher.convert(bits=bits, rounding=recording, fit_bias=fit_bias)
-
-    @functools.cached_property
-    def means(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Mean input and mean float output of each layer."""
-        return {name: layer.means() for name, (layer, _) in self.layers.items()}
 
     def draw(self, generator: np.random.Generator) -> QuantizedNetwork:
         """A stochastically rounded network."""
         weights, constants = dict(self.network.weights), dict(self.network.constants)
-        for name, (layer, rounded) in self.layers.items():
-            exact = layer.kernel / rounded.scale
+        for name, layer in self.layers.items():
+            exact = layer.kernel / layer.scale
             levels = np.floor(exact + generator.random(exact.shape)).clip(layer.low, layer.high)
             weights[name] = jnp.asarray(levels.reshape(weights[name].shape), jnp.int8)
             if self.fit_bias:
-                mean_input, mean_output = self.means[name]
-                bias = fitted_bias(levels * rounded.scale, mean_input, mean_output)
+                bias = fitted_bias(levels * layer.scale, *layer.means)
                 facts = self.network.layers[name]
-                constants[name] = layer_constants(rounded.scale, bias, facts, layer.grid)
+                constants[name] = layer_constants(layer.scale, bias, facts, layer.grid)
         return dataclasses.replace(self.network, weights=weights, constants=constants)
