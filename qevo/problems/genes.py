@@ -29,6 +29,7 @@ def network_space(
     radius: int = 1,
     blocks: int = BLOCKS,
     channels: int = CHANNELS,
+    layers: Sequence[str] | None = None,
 ) -> Space:
     """The genes of a network, each with its own bounds and step.
 
@@ -36,19 +37,24 @@ def network_space(
     itself and a bias in steps of one level of the layer's output (1/32 nat for the logits, 1/4
     level for an image), both within the limits that the layer's bounds were proved for. The space's
     blocks are about ``blocks`` runs of consecutive layers; a wide dense layer is one of its own,
-    searched ``channels`` output channels at a time.
+    searched ``channels`` output channels at a time. All ``layers`` have genes, or those named.
 
     Raises:
-      QevoError: for an unknown kind of genes, none at all, or a radius below 1.
+      QevoError: for an unknown kind of genes, none at all, a radius below 1, or a layer that is not
+        there.
     """
     odd = sorted(set(genes) - set(get_args(Genes)))
     if odd or not genes:
         raise QevoError(f"genes must be some of {', '.join(get_args(Genes))}; got {list(genes)}")
     if not 1 <= radius <= GENE_MAX:
         raise QevoError(f"radius must be 1 to {GENE_MAX}, got {radius}")
+    named = list(network.layers) if layers is None else list(layers)
+    if not named or set(named) - set(network.layers):
+        raise QevoError(f"layers must be some of {', '.join(network.layers)}; got {named}")
+    searched = [name for name in network.layers if name in named]
     tree: dict[str, dict[str, Leaf]] = {kind: {} for kind in get_args(Genes) if kind in genes}
-    layers = network.layers
-    for name, facts in layers.items():
+    for name in searched:
+        facts = network.layers[name]
         constants = {k: np.asarray(v, np.int64) for k, v in network.constants[name].items()}
         if "weights" in tree:
             tree["weights"][name] = _weight_leaf(np.asarray(network.weights[name]), facts, radius)
@@ -82,13 +88,12 @@ def _blocks(
 
     A dense layer of at least twice as many channels is a block of its own, searched by channels.
     """
-    sizes = {
-        name: sum(math.prod(tree[kind][name].shape) for kind in tree) for name in network.layers
-    }
+    names = next(iter(tree.values()))
+    sizes = {name: sum(math.prod(tree[kind][name].shape) for kind in tree) for name in names}
     share = sum(sizes.values()) / count
     runs: list[tuple[list[str], int | None]] = []
     room = 0.0
-    for name, kernel in ((name, network.weights[name]) for name in network.layers):
+    for name, kernel in ((name, network.weights[name]) for name in names):
         wide = kernel.ndim == 2 and kernel.shape[-1] >= 2 * channels
         if wide:
             runs.append(([name], channels))
@@ -99,7 +104,7 @@ def _blocks(
             room = share
         runs[-1][0].append(name)
         room -= sizes[name]
-    return [([f"{kind}/{name}" for kind in tree for name in names], c) for names, c in runs]
+    return [([f"{kind}/{name}" for kind in tree for name in run], c) for run, c in runs]
 
 
 def _weight_leaf(kernel: np.ndarray, facts: LayerArithmetic, radius: int) -> Leaf:

@@ -87,6 +87,7 @@ class NetworkProblem(Problem):
         arithmetic: Arithmetic = "int",
         blocks: int = BLOCKS,
         channels: int = CHANNELS,
+        layers: Sequence[str] | None = None,
         plan: Plan | None = None,
         candidate_chunk: int | None = 1,
         batch_chunk: int | None = None,
@@ -112,6 +113,7 @@ class NetworkProblem(Problem):
           maps: how a detector's maps are compared.
           arithmetic: "int", or "fast" for the fastest exact products; the bits are the same.
           blocks, channels: parts that the search may stay within; see `network_space`.
+          layers: those with genes; all by default.
           plan: how to compute each layer on this device, as `qevo.nets.plan.plan` measured it; the
             rule of `choose_path` without one. It changes no bit, and neither do the chunks:
           candidate_chunk: candidates evaluated side by side.
@@ -158,7 +160,12 @@ class NetworkProblem(Problem):
         rows = min(plan.rows if plan else image_rows(network, batch_size), batch_size)
         return cls(
             space=network_space(
-                network, genes=genes, radius=radius, blocks=blocks, channels=channels
+                network,
+                genes=genes,
+                radius=radius,
+                blocks=blocks,
+                channels=channels,
+                layers=layers,
             ),
             weights=dict(network.weights),
             constants={name: dict(part) for name, part in network.constants.items()},

@@ -175,6 +175,17 @@ class TestSpace:
                 levels = moved * multiplier / 2.0 ** constants["shift"]
                 assert np.all((levels > 0.5) & (levels <= 1))
 
+    def test_some_layers_alone_have_genes(self, residual: QuantizedNetwork) -> None:
+        chosen = ("logits", "block_1_0/conv_0")
+        space = network_space(residual, genes=("weights", "biases"), layers=chosen)
+        names = {leaf.name for leaf in space.layout}
+        assert names == {f"{kind}/{name}" for kind in ("weights", "biases") for name in chosen}
+        assert space.blocks
+        with pytest.raises(QevoError, match=r"layers must be some of stem, .*got .*nowhere"):
+            network_space(residual, genes=("weights",), layers=("nowhere", "logits"))
+        with pytest.raises(QevoError, match="layers must be some of"):
+            network_space(residual, genes=("weights",), layers=())
+
     @pytest.mark.parametrize("genes", [(), ("weight",), "weights"])
     def test_unknown_genes(self, network: QuantizedNetwork, genes: Any) -> None:
         with pytest.raises(QevoError, match="weights, multipliers, biases"):
