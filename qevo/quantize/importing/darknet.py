@@ -21,6 +21,22 @@ from qevo.nets.traced import Call, Traced
 
 _ACTIVATIONS = {"linear": None, "leaky": "leaky", "relu": "relu"}
 _LEFT_OUT = ("dropout",)  # which only training has
+_OTHER = {  # what would make a section mean something else, and what it is by default
+    "convolutional": {
+        "dilation": "1",
+        "stride_x": "",
+        "stride_y": "",
+        "antialiasing": "0",
+        "binary": "0",
+        "xnor": "0",
+        "share_index": "",
+        "flipped": "0",
+    },
+    "maxpool": {"stride_x": "", "stride_y": "", "maxpool_depth": "0", "antialiasing": "0"},
+    "shortcut": {"weights_type": "none"},
+    "upsample": {"reverse": "0", "scale": "1"},
+    "yolo": {"new_coords": "0"},
+}
 _BATCH = 32  # images whose boxes are decoded at once
 _HEADER = 5  # int32: version, and images seen as one int64; one less in old files
 
@@ -292,6 +308,10 @@ class _Builder:
     def _place(self, index: int, section: Section) -> int:
         """The activation that a section results in."""
         name = f"{section.kind}_{index}"
+        for key, usual in _OTHER.get(section.kind, {}).items():
+            value = section.values.get(key, usual)
+            if value != usual:
+                raise section.error(f"{key}={value} is not supported")
         before = self.places[-1] if self.places else 0
         if section.kind == "convolutional":
             following = self.sections[index + 1].kind if index + 1 < len(self.sections) else ""
@@ -363,6 +383,11 @@ class _Builder:
         height, width, channels = self.shapes[before]
         if size < 1 or stride < 1 or total != size - 1:
             raise section.error("expected size and stride of at least 1, and no padding=")
+        if max(size - stride, 0) // 2 != (size - 1) // 2:
+            raise section.error(
+                f"size={size} with stride={stride}: windows are supported at every pixel, or of"
+                " size=2 with stride=2"
+            )
         shape = (-(-height // stride), -(-width // stride), channels)
         options = (("padding", "SAME"), ("strides", (stride, stride)), ("window", (size, size)))
         if stride > 1 and (height % stride or width % stride):
