@@ -135,12 +135,26 @@ class _Writer:
         return self._node("Transpose", [output.name], f"{output.name}/last", perm=[0, 2, 3, 1])
 
     def _input(self, step: Input) -> None:
-        """A table look-up: every value of a pixel, channel by channel."""
+        """In float32 where it gives every value of a pixel as it is, which is fast; or a table."""
+        zero, values = self.zeros[step.name], np.arange(256, dtype=np.float32)[:, None]
+        scale, offset = step.scale.astype(np.float32), step.offset.astype(np.float32)
+        low, high = int(step.table.min()), int(step.table.max())
+        if np.array_equal(np.clip(np.rint(values * scale + offset), low, high), step.table):
+            channels = [self._constant(f"{step.name}/scale", scale)]
+            channels.append(self._constant(f"{step.name}/none", np.zeros(scale.shape, np.uint8)))
+            real = self._node("DequantizeLinear", [IMAGES, *channels], "real_pixels", axis=3)
+            shift = self._constant(f"{step.name}/offset", offset)
+            real = self._node("Add", [real, shift], "shifted_pixels")
+            real = self._node("Transpose", [real], "turned_pixels", perm=[0, 3, 1, 2])
+            inputs = [real, self._one(), self._zero(step.name)]
+            scaled = self._node("QuantizeLinear", inputs, "scaled_pixels")
+            self._clip(scaled, step.name, low, high)
+            return
         channels = step.table.shape[1]
         offsets = 256 * np.arange(channels, dtype=np.int32)
         pixels = self._node("Cast", [IMAGES], "pixels", to=_type("INT32"))
         at = self._node("Add", [pixels, self._constant("pixel_offsets", offsets)], "pixel_places")
-        values = step.table.T.reshape(-1).astype(np.int16) + self.zeros[step.name]
+        values = step.table.T.reshape(-1).astype(np.int16) + zero
         table = self._constant("pixel_values", values.astype(np.uint8))
         scaled = self._node("Gather", [table, at], "scaled_pixels")
         self._node("Transpose", [scaled], step.name, perm=[0, 3, 1, 2])

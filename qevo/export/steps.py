@@ -49,6 +49,8 @@ class Input(Step):
     """uint8 pixels to int8 by the image rule (`qevo.nets.images.prepare`)."""
 
     table: np.ndarray  # int8 [256, C], what each pixel value becomes
+    scale: np.ndarray  # float64 [C], exact: a pixel times it, plus the offset, is rounded and cut
+    offset: np.ndarray  # float64 [C]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -153,9 +155,13 @@ class Recording(Numerics):
         shape = network.image_shape
         pixels = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None], (256, shape[-1]))
         table = np.asarray(network.prepare(jnp.asarray(pixels.reshape(256, 1, 1, -1))))
-        return self._keep(
-            Input(Tensor(name, shape), (Tensor("images", shape),), table.reshape(256, -1))
+        rule = self._constants(name)
+        scale, offset = (
+            np.broadcast_to(rule[key] / 2.0 ** rule["shift"], shape[-1:])
+            for key in ("multiplier", "bias")
         )
+        images = (Tensor("images", shape),)
+        return self._keep(Input(Tensor(name, shape), images, table.reshape(256, -1), scale, offset))
 
     def product(self, x: Tensor, layer: Product, *, name: str) -> Tensor:
         return _Named(functools.partial(self._product, layer), name=name)(x)

@@ -77,3 +77,25 @@ def test_a_sum_of_sides_too_far_apart_is_refused() -> None:
     constants = {**network.constants, name: sides}
     with pytest.raises(QevoError, match=f"{name}: its sides are 17 bits apart"):
         onnx_model(dataclasses.replace(network, constants=constants))
+
+
+def test_pixels_that_a_float32_would_round_otherwise_go_through_a_table() -> None:
+    network = NETWORKS["dense"]()
+    pixels = np.arange(256)
+
+    def half_even(multiplier: int) -> np.ndarray:
+        return np.rint(pixels * multiplier / 2.0**23)  # exact in float64
+
+    def single(multiplier: int) -> np.ndarray:
+        return np.rint(pixels.astype(np.float32) * np.float32(multiplier / 2.0**23))
+
+    odd = next(m for m in range(1 << 22, 0, -1) if (half_even(m) != single(m)).any())
+    rule = {"multiplier": [odd], "bias": [0], "shift": 23}
+    constants = {key: np.asarray(value, np.int32) for key, value in rule.items()}
+    strange = dataclasses.replace(network, constants={**network.constants, "input": constants})
+    for net, table in ((network, False), (strange, True)):
+        model = onnx_model(net)
+        assert (b"pixel_places" in model) == table
+        images = np.broadcast_to(pixels[:, None, None, None], (256, *net.image_shape))
+        images = images.astype(np.uint8)
+        np.testing.assert_array_equal(run_onnx(model, images).values, net(images))
