@@ -23,8 +23,9 @@ from qevo.run.inspect import audit_run, evaluate_file, print_plan
 from qevo.run.listing import RunsConfig, list_runs
 from qevo.run.pipeline import run_pipeline
 from qevo.run.reporting import ReportConfig, report
+from qevo.run.seeds import run_seeds, seeded
 from qevo.run.sensitivity import measure_sensitivity
-from qevo.run.session import exit_code, session
+from qevo.run.session import exit_code, output_is_closed, session
 from qevo.run.solving import SolveConfig, solve_file
 
 DESCRIPTION = """Evolve integer neural networks: no gradients, and in the search no floating point.
@@ -33,6 +34,7 @@ DESCRIPTION = """Evolve integer neural networks: no gradients, and in the search
   qevo train --data mnist --bits "*=3"          3-bit weights, MNIST under QEVO_DATA_DIR
   qevo train --data my_images/ --name mine      your own images, one sub-folder per class
   qevo train --name mine --resume               go on where it stopped
+  qevo train --name mine --seeds 0 1 2          three runs, and how their results spread
   qevo refine --network net.py:Net --checkpoint net.pth --data images/ --bits "*=4"
                                                 a float network of yours, quantized and refined
   qevo sensitivity runs/mine --average-bits 3   what each layer costs; which bits for which
@@ -52,6 +54,18 @@ Each command explains itself: qevo train --help
 """
 
 
+Seeds = Annotated[
+    tuple[int, ...] | None,
+    tyro.conf.arg(
+        metavar="INT [INT ...]",
+        help="Run once for each of these seeds in place of --seed, each in a folder NAME-SEED, and "
+        "print how the results spread. The same command again skips what is complete and goes on "
+        "with the rest; with --resume also with what --max-seconds ended. All share the split of "
+        "--split-seed: what is trained, rounded and searched varies, not the images.",
+    ),
+]
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainCommand:
     """A run, and the processes that share it."""
@@ -60,6 +74,7 @@ class TrainCommand:
     """The run."""
     hosts: Hosts
     """Several processes, on one host or more, share the search: start each with this command."""
+    seeds: Seeds = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +85,7 @@ class RefineCommand:
     """The run."""
     hosts: Hosts
     """Several processes, on one host or more, share the search: start each with this command."""
+    seeds: Seeds = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +204,8 @@ def main(arguments: list[str] | None = None) -> None:
         hosts = command.hosts if isinstance(command, TrainCommand | RefineCommand) else None
         with session(hosts, device_per_core=isinstance(command, SolveConfig)):
             sys.exit(exit_code(lambda: _run(command)))
+    except BrokenPipeError:  # a help text that nobody reads to its end
+        sys.exit(output_is_closed())
     except QevoError as error:
         print(f"qevo: {error}", file=sys.stderr)
         sys.exit(2)
@@ -207,19 +225,26 @@ def parse(arguments: list[str] | None) -> object:
     if not isinstance(command, TrainCommand | RefineCommand):
         return command
     asked: AnyConfig = command.run
-    if not (asked.resume and asked.folder.exists()):
+    runs = [asked] if command.seeds is None else seeded(asked, command.seeds)
+    folder = next((run.folder for run in runs if run.folder.exists()), None)
+    if not asked.resume or folder is None:
         return command
-    known: Any = read_config(asked.folder)
+    known: Any = read_config(folder)
     if type(known) is not type(asked):
         command = "train" if isinstance(known, TrainConfig) else "refine"
-        raise QevoError(f"{asked.folder} holds a run of qevo {command}: resume it with that")
+        raise QevoError(f"{folder} holds a run of qevo {command}: resume it with that")
     known = dataclasses.replace(known, runs=asked.runs, name=asked.name, max_seconds=None)
+    if command.seeds is not None:
+        known = dataclasses.replace(known, seed=asked.seed)
     return read(default=type(command)(known, Hosts()))
 
 
 def _run(command: object) -> int:
     if isinstance(command, TrainCommand | RefineCommand):
-        run_pipeline(command.run)
+        if command.seeds is None:
+            run_pipeline(command.run)
+        else:
+            run_seeds(command.run, command.seeds)
         return 0
     if isinstance(command, SensitivityCommand):
         measure_sensitivity(command.settings, command.folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pathlib
 from typing import Any
 
@@ -14,22 +13,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from qevo.core.writing import write_atomically
 from qevo.errors import QevoError
 
 FORMAT = 1
 _META = "qevo"
-
-
-def write_atomically(path: pathlib.Path, write: Any) -> None:
-    """Call ``write(temporary)``, then move it to ``path``: a crash leaves the old file whole."""
-    temporary = path.with_name(f".{path.name}.tmp")  # one name: what a kill leaves is used again
-    try:
-        write(temporary)
-        with open(temporary, "rb") as f:
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_checkpoint(

@@ -7,8 +7,9 @@ import json
 import pathlib
 from typing import Any
 
-from qevo.core.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from qevo.core.checkpoint import load_checkpoint, save_checkpoint
 from qevo.core.generation import Carry
+from qevo.core.writing import naming, write_atomically
 from qevo.errors import QevoError
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -64,13 +65,14 @@ class RunFolder:
 
     def save(self, carry: Carry, seconds: float) -> None:
         """Write the checkpoint, with the seconds that the run has taken."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        with naming(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         save_checkpoint(self.checkpoint, carry, self.fingerprint, {"seconds": seconds})
         self._saved = int(carry.generation), seconds
 
     def note(self, carry: Carry, records: list[dict[str, int]], seconds: float) -> None:
         """Append one line a generation to the metrics; write the checkpoint where it is due."""
-        with self.metrics.open("a", encoding="utf-8") as f:
+        with naming(self.metrics), self.metrics.open("a", encoding="utf-8") as f:
             f.writelines(json.dumps(record) + "\n" for record in records)
         every_generations, every_seconds = self._every
         generation, saved_at = self._saved

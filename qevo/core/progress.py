@@ -18,6 +18,7 @@ _STEPS = "▁▂▃▄▅▆▇█"
 _CURVE = 12  # letters
 _KEPT = 20 * _CURVE  # values that a curve is drawn from, at most
 _NARROW = 72  # columns below which numbers need the room of the bar
+_NARROWEST = 50  # columns below which two numbers have room: what is done, and what was accepted
 
 
 class ProgressReport:
@@ -45,7 +46,7 @@ class ProgressReport:
                 *([] if self._console.width < _NARROW else [BarColumn(bar_width=24)]),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[facts]}"),
-                TimeRemainingColumn(compact=True),
+                *([] if self._console.width < _NARROWEST else [TimeRemainingColumn(compact=True)]),
                 console=self._console,
             )
             self._task = self._bar.add_task(title, total=total, completed=done, facts="compiling")
@@ -88,7 +89,9 @@ class ProgressReport:
             return
         now = time.monotonic()
         rate = (done - self._first) / max(now - self._began, 1e-9)
-        facts, total = f"{rate:.1f}/s  {facts}", self._total
+        total = self._total
+        if self._bar is None or self._console.width >= _NARROWEST:
+            facts = f"{rate:.1f}/s  {facts}"
         if self._limit is not None:
             total = max(min(total, self._first + round(rate * self._limit)), done)
         if self._bar:

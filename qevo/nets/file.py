@@ -17,12 +17,15 @@ from flax import linen as nn
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
+from qevo.core.writing import naming
 from qevo.errors import QevoError
 from qevo.nets.arithmetic import LayerArithmetic
 from qevo.nets.network import QuantizedNetwork
+from qevo.nets.packing import unpack
 from qevo.nets.registry import STORED, architecture
 
 VERSION = 1
+PACKED_VERSION = 1  # of `qevo.export.packed`
 _KEY = "qevo"  # the one metadata key: several would be written in no fixed order
 _UNSAVED = {"parent", "name", "numerics"}
 
@@ -33,10 +36,20 @@ def save(network: QuantizedNetwork, path: str | os.PathLike[str]) -> None:
     Tensors are ``weights:LAYER`` (int8) and ``constants:LAYER:KEY`` (int32); the metadata is sorted
     JSON. Written beside ``path`` and moved there, so that an interrupted save leaves no half file.
     """
+    write_whole(Path(path), serialized(header_of(network), tensors_of(network)))
+
+
+def tensors_of(network: QuantizedNetwork) -> dict[str, np.ndarray]:
+    """The tensors of a network file."""
     tensors = {f"weights:{name}": np.asarray(value) for name, value in network.weights.items()}
     for name, part in network.constants.items():
         tensors |= {f"constants:{name}:{key}": np.asarray(value) for key, value in part.items()}
-    header = {
+    return tensors
+
+
+def header_of(network: QuantizedNetwork) -> dict[str, Any]:
+    """The metadata of a network file, as JSON values."""
+    return {
         "version": VERSION,
         "architecture": describe(network.module),
         "image_shape": network.image_shape,
@@ -47,13 +60,17 @@ def save(network: QuantizedNetwork, path: str | os.PathLike[str]) -> None:
         "activation_bits": network.activation_bits,
         "scales": dict(network.scales),
     }
+
+
+def serialized(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> bytes:
+    """A safetensors file of these, with sorted metadata."""
     metadata = {_KEY: json.dumps(header, sort_keys=True)}
     contiguous = {name: np.asarray(t, order="C") for name, t in tensors.items()}  # 0-d stays 0-d
-    write_whole(Path(path), serialize(contiguous, metadata))
+    return serialize(contiguous, metadata)
 
 
 def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> QuantizedNetwork:
-    """Read a network file and check all of it against the architecture.
+    """Read a network file, packed or not, and check all of it against the architecture.
 
     Args:
       path: of the file.
@@ -70,6 +87,8 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Quant
             f"{path}: network format version {version}; this qevo reads version {VERSION}"
         )
     try:
+        if "packed" in header:
+            tensors = _unpacked(header["packed"], tensors)
         module = restore(header["architecture"], module)
         weights: dict[str, jax.Array] = {}
         constants: dict[str, dict[str, jax.Array]] = {}
@@ -155,17 +174,38 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return header, tensors
 
 
+def _unpacked(packed: dict[str, Any], tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors of a network file from those of a packed one."""
+    if packed["version"] != PACKED_VERSION:
+        raise QevoError(
+            f"packed format version {packed['version']}; this qevo reads version {PACKED_VERSION}"
+        )
+    own = {name: t for name, t in tensors.items() if not name.startswith(("scale:", "bias:"))}
+    for layer in packed["layers"]:
+        name = f"weights:{layer['name']}"
+        try:
+            own[name] = unpack(own[name], layer["bits"], layer["shape"])
+        except QevoError as error:
+            raise QevoError(f"{layer['name']}: {error}") from None
+    return own
+
+
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside ``path`` and move it there: an interruption leaves the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Write a file beside ``path`` and move it there: an interruption leaves the old one.
+
+    Raises:
+      OSError: it cannot be written; the old one is whole.
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise

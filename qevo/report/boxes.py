@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from qevo.detection import Detections, matches
 from qevo.errors import QevoError
 from qevo.report.picture import STYLE
+from qevo.report.saving import save_figure
 
 LOST = "#dc2626"
 CLASS_COLORS = (  # white reads on each, and none is the red of what is lost
@@ -80,7 +81,7 @@ def draw_boxes(
                 _draw(ax, shown, compared, classes, overlap)
                 if title == reference:
                     compared = shown
-        figure.savefig(path, dpi=110)
+        save_figure(figure, path, dpi=110)
 
 
 def _draw(

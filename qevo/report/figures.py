@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread, imsave
 
 from qevo.report.picture import COLORS, STYLE
+from qevo.report.saving import save_figure
 
 Run = Mapping[str, Any]  # one of the runs of report.json
 
@@ -75,7 +76,7 @@ def _draw_curves(path: pathlib.Path, runs: Sequence[Run]) -> None:
         ax.set_xlabel(label)
     axes[0].set_ylabel("validation accuracy, %")
     axes[1].legend(frameon=False)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path)
 
 
 def _draw_levels(path: pathlib.Path, layers: Sequence[Mapping[str, Any]]) -> None:
@@ -91,7 +92,7 @@ def _draw_levels(path: pathlib.Path, layers: Sequence[Mapping[str, Any]]) -> Non
         ax.tick_params(labelsize=7)
     for ax in grid[len(layers) :]:
         ax.set_axis_off()
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path)
 
 
 def _draw_examples(path: pathlib.Path, shown: Sequence[Mapping[str, Any]]) -> None:
@@ -104,7 +105,7 @@ def _draw_examples(path: pathlib.Path, shown: Sequence[Mapping[str, Any]]) -> No
         ax.imshow(imread(io.BytesIO(base64.b64decode(example["png"]))), interpolation="nearest")
         says = f"{example['label']}\nfloat {example['float']}\ninteger {example['integer']}"
         ax.set_title(says, fontsize=8, loc="left", parse_math=False)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path)
 
 
 def _cycle(count: int) -> list[str]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from qevo.report.picture import COLORS, STYLE
+from qevo.report.saving import save_figure
 from qevo.report.table import METHODS
 
 KINDS = ("nearest", "evolved")
@@ -59,4 +60,4 @@ def draw_layers(path: pathlib.Path, layers: Layers) -> None:
         left.set_yticks(rows, list(layers))
         left.invert_yaxis()
         right.legend(frameon=False)
-        figure.savefig(path, dpi=130)
+        save_figure(figure, path)

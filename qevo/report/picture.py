@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from qevo.core.random import TABLE_TOTAL
 from qevo.integer.loss import UNIT
 from qevo.nets.network import QuantizedNetwork
+from qevo.report.saving import save_figure
 from qevo.report.table import METHODS
 
 COLORS = {
@@ -59,7 +60,7 @@ def draw_run(
         _progress(grid["progress"], metrics, accuracy, validation_images)
         _change(grid["change"], start, network)
         _confidence(grid["confidence"], searches)
-        figure.savefig(path, dpi=130)
+        save_figure(figure, path)
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, int]]:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from qevo.errors import QevoError
 from qevo.report.picture import COLORS, STYLE
+from qevo.report.saving import save_figure
 from qevo.report.table import METHODS
 
 
@@ -77,4 +78,4 @@ def draw_roc(path: pathlib.Path, curves: Mapping[str, Roc], *, title: str = "") 
         ax.set_ylabel("detections, % of anomalies")
         ax.set_title(title, loc="left")
         ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-        figure.savefig(path, dpi=130)
+        save_figure(figure, path)

@@ -16,6 +16,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from qevo.report.picture import COLORS, STYLE
+from qevo.report.saving import save_figure
 
 Result = Mapping[str, Any]  # what sensitivity.json holds
 
@@ -81,7 +82,7 @@ def draw_sensitivity(path: pathlib.Path, result: Result) -> None:
         grid = figure.add_gridspec(2, 2, **ratios)
         _heat_map(figure.add_subplot(grid[:, 0]), result)
         _trade_off(figure.add_subplot(grid[0 if below > 1 else slice(2), 1]), result)
-        figure.savefig(path, dpi=130)
+        save_figure(figure, path)
 
 
 def _heat_map(ax: Axes, result: Result) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from qevo.data import Dataset
 from qevo.errors import QevoError
+from qevo.quantize.importing import checkpoint_files
 from qevo.run import folder as files
 from qevo.run.config import RefineConfig, SearchConfig
 from qevo.run.searching import LAST
@@ -17,17 +18,24 @@ def claim(config: SearchConfig, data: Dataset) -> None:
     folder, path = config.folder, config.folder / files.CONFIG
     if config.resume and not path.exists():
         raise QevoError(f"nothing to resume: {path} does not exist")
-    if not config.resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        holds = "holds a run: add --resume to go on with it, or" if path.exists() else "exists:"
-        raise QevoError(f"{folder} already {holds} choose another --name (nothing was changed)")
+    if not config.resume:
+        refuse_occupied(config)
     values = files.config_values(config) | {"data_sha256": data.fingerprint()}
     if isinstance(config, RefineConfig):
-        content = config.checkpoint.read_bytes()
+        content = b"".join(path.read_bytes() for path in checkpoint_files(config.checkpoint))
         values["checkpoint_sha256"] = hashlib.sha256(content).hexdigest()
     if config.resume:
         refuse_changes(config, files.read_json(path), values)
     folder.mkdir(parents=True, exist_ok=True)
     files.write_json(path, values)
+
+
+def refuse_occupied(config: SearchConfig) -> None:
+    """Refuse a folder for a new run that has anything in it."""
+    folder, path = config.folder, config.folder / files.CONFIG
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        holds = "holds a run: add --resume to go on with it, or" if path.exists() else "exists:"
+        raise QevoError(f"{folder} already {holds} choose another --name (nothing was changed)")
 
 
 # Settings of which a resumed run may have others: they change no result, or only extend it.
@@ -40,6 +48,7 @@ _FREE = {
     "resume",
     "runs",
     "scan_length",
+    "tensorboard",
     "weights.generations",
 }
 

@@ -92,6 +92,9 @@ class SearchConfig(CalibrationConfig):
     """Generations per compiled call; changes no result."""
     candidate_chunk: int | None = None
     """Candidates evaluated side by side; as measured by default. Changes no result."""
+    tensorboard: bool = False
+    """Also write each stage's metrics for TensorBoard, into the run folder (qevo[tracking]).
+    Changes no result."""
     max_seconds: float | None = None
     """Stop searching after so many seconds; --resume goes on."""
     resume: bool = False
@@ -179,7 +182,7 @@ class NetworkConfig(CalibrationConfig):
     """FILE.py:NAME, a Flax module or a function of arrays and images (`qevo.quantize.trace` says
     which can be read), or one of qevo's architectures, such as resnet_20."""
     checkpoint: pathlib.Path = pathlib.Path()
-    """File of its weights: safetensors, npz, or a torch state dict."""
+    """File of its weights: safetensors, npz, a torch state dict, or an ONNX model."""
     names: tuple[str, ...] = ()
     """Rules THEIRS=OURS that pair the file's names with the network's, as in
     `--names "features.*.weight=conv_*/kernel" "fc=logits"`; or "in order"; or "published", for the

@@ -37,6 +37,7 @@ EXTRAS = {
     "data": ("tensorflow_datasets", "PIL"),
     "detection": ("pycocotools", "yaml"),
     "export": ("onnx", "onnxruntime"),
+    "tracking": ("tensorboardX",),
 }
 
 console = Console()

@@ -1,4 +1,4 @@
-"""`qevo export`: a network file as ONNX or C, compared with the network before it is written."""
+"""`qevo export`: a network file as ONNX, C or packed, compared before it is written."""
 
 from __future__ import annotations
 
@@ -10,34 +10,50 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
+from qevo.compress.container import SUFFIX as COMPRESSED
 from qevo.data import load
 from qevo.errors import QevoError
-from qevo.export import c_source, first_difference, onnx_model, run_c, run_onnx
+from qevo.export import (
+    c_source,
+    first_difference,
+    onnx_model,
+    packed_difference,
+    packed_file,
+    run_c,
+    run_onnx,
+)
+from qevo.export.packed import packed_bytes
 from qevo.nets.file import write_whole
 from qevo.nets.network import QuantizedNetwork
 from qevo.run import folder as files
 from qevo.run.inspect import network_of, say
 
-Target = Literal["onnx", "onnx-qdq", "c"]
+Target = Literal["onnx", "onnx-qdq", "c", "safetensors"]
 
-SUFFIXES: dict[Target, str] = {"onnx": ".onnx", "onnx-qdq": ".qdq.onnx", "c": ".h"}
+SUFFIXES: dict[Target, str] = {
+    "onnx": ".onnx",
+    "onnx-qdq": ".qdq.onnx",
+    "c": ".h",
+    "safetensors": ".packed.safetensors",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig:
-    """Write a network file as ONNX or C that computes the same integers.
+    """Write a network file as ONNX or C that computes the same integers, or with packed weights.
 
-    What is written is first run on images and compared with the network, value by value; where
-    they differ nothing is written.
+    What is written is first run on images and compared with the network, value by value, or read
+    back and compared array by array; where they differ nothing is written.
     """
 
     file: tyro.conf.Positional[pathlib.Path]
     """A network.safetensors, a .qevo file, or a run folder."""
     to: Target = "onnx"
     """"onnx" with integer operators, "onnx-qdq" with pairs of QuantizeLinear and DequantizeLinear
-    for runtimes that look for these, or "c": one header with loops for a microcontroller."""
+    for runtimes that look for these, "c": one header with loops for a microcontroller, or
+    "safetensors": weights packed to their bits, scales and biases, for any other reader."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """File to write; by default the same name with .onnx, .qdq.onnx or .h."""
+    """File to write; by default the same name with .onnx, .qdq.onnx, .h or .packed.safetensors."""
     check: bool = True
     """Run and compare before writing."""
     data: str | None = None
@@ -62,14 +78,35 @@ def export_file(config: ExportConfig) -> pathlib.Path:
         written = c_source(network)
         data = written.text.encode()
         takes = f"constants {written.flash:,} bytes, activations {written.ram:,} bytes"
+    elif config.to == "safetensors":
+        data = packed_file(network)
+        count = sum(np.size(w) for w in network.weights.values())
+        takes = f"{count:,} weights in {packed_bytes(network):,} bytes"
     else:
         data = onnx_model(network, "integer" if config.to == "onnx" else "qdq")
         takes = f"{sum(np.size(w) for w in network.weights.values()):,} weights"
-    if config.check:
+    if config.check and config.to == "safetensors":
+        _read_back(network, data)
+    elif config.check:
         _check(config, path, network, data)
     write_whole(output, data)
     say(f"wrote {output}: {len(data):,} bytes; {takes}")
+    suffixes = (path.suffix, ".safetensors", COMPRESSED, *SUFFIXES.values())
+    others = dict.fromkeys(path.with_suffix(suffix) for suffix in suffixes)
+    sizes = [
+        f"{other.name} {other.stat().st_size:,}"
+        for other in others
+        if other.is_file() and other != output
+    ]
+    if sizes:
+        say(f"the network's other files, in bytes: {', '.join(sizes)}")
     return output
+
+
+def _read_back(network: QuantizedNetwork, data: bytes) -> None:
+    if difference := packed_difference(network, data):
+        raise QevoError(f"read back, {difference} is not the network's; nothing was written")
+    say(f"read back: all {len(network.weights)} layers have the same weights and constants")
 
 
 def _check(

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from qevo.core.checkpoint import write_atomically
+from qevo.core.writing import write_atomically
 from qevo.errors import QevoError
 from qevo.run.config import AnyConfig, RefineConfig, SearchConfig, TrainConfig
 

@@ -30,15 +30,22 @@ from qevo.run.config import AnyConfig, RefineConfig
 from qevo.run.preparation import Preparation, check, load_data, prepare
 from qevo.run.provenance import commit, device, versions
 from qevo.run.searching import search
+from qevo.run.tracking import Callback
 
 console = Console()
 
 
-def run_pipeline(config: AnyConfig) -> dict[str, Any]:
+def run_pipeline(config: AnyConfig, *, callback: Callback | None = None) -> dict[str, Any]:
     """Round, search and report; returns what result.json holds.
 
     Of several processes (`qevo.core.hosts`), all search, each on data that it loads itself. The
     first does the rest, by its own configuration and in its own run folder.
+
+    Args:
+      config: the run.
+      callback: called with each generation's record, in order, in the first process: "generation"
+        counts through all stages, and a stage's name goes in front of the other names
+        (`qevo.run.to_tracker`).
 
     Raises:
       QevoError: bad settings or data, or a folder that holds another run.
@@ -50,7 +57,7 @@ def run_pipeline(config: AnyConfig) -> dict[str, Any]:
         data = load_data(config)
         ready = from_first(lambda: _begin(config, data))
         start = ready.networks[config.start]
-        network, searches = search(config, data, start, ready.targets)
+        network, searches = search(config, data, start, ready.targets, callback)
         return from_first(lambda: _finish(config, data, ready, network, searches))
 
 
@@ -60,12 +67,16 @@ def run_once(config: AnyConfig) -> dict[str, Any]:
     Raises:
       QevoError: as `run_pipeline`, and for a folder whose run had other settings.
     """
-    config, result = from_first(lambda: _known(config))
+    config, result = from_first(lambda: known(config))
     return run_pipeline(config) if result is None else result
 
 
-def _known(config: AnyConfig) -> tuple[AnyConfig, dict[str, Any] | None]:
-    """How to run what the folder does not hold yet, or what came out."""
+def known(config: AnyConfig) -> tuple[AnyConfig, dict[str, Any] | None]:
+    """How to run what the folder does not hold yet, or what came out.
+
+    Raises:
+      QevoError: the folder's run had other settings.
+    """
     if not (config.folder / files.CONFIG).exists():
         return config, None
     config = dataclasses.replace(config, resume=True)

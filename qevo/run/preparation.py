@@ -34,6 +34,7 @@ from qevo.run.config import AnyConfig, RefineConfig, SearchConfig
 from qevo.run.own import own_network, refine_data
 from qevo.run.searching import Targets, algorithm
 from qevo.run.teacher import check_teacher, trained_network
+from qevo.run.tracking import summary_writer
 
 SOFT_LABEL_FRACTION = 12  # fraction bits of a float teacher's logits before the integer softmax
 
@@ -57,8 +58,8 @@ def check(config: AnyConfig, data: Dataset) -> None:
     """Refuse, before anything is trained or written, what could not work.
 
     Raises:
-      QevoError: a count below 1, settings that no search can have, bits as `bits_per_layer`, or a
-        float network as `check_teacher` or `own_network` has it.
+      QevoError: a count below 1, settings that no search can have, bits as `bits_per_layer`, a
+        float network as `check_teacher` or `own_network` has it, or a package that is missing.
     """
     for name, value, most in (
         ("calibration", config.calibration, None),
@@ -82,6 +83,8 @@ def check(config: AnyConfig, data: Dataset) -> None:
             f"{len(data.validation)} validation images are more than the {BATCH_LIMIT} that a "
             "summed loss can hold"
         )
+    if config.tensorboard:
+        summary_writer()
     for stage in (config.constants, config.weights):
         algorithm(Space.integers(MANY, -1, 1), stage)
     if isinstance(config, RefineConfig):

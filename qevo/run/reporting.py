@@ -21,7 +21,8 @@ from qevo.report.summary import spreads
 from qevo.run.facts import gather
 
 NAME = "report.html"
-_OWN = {"name", "runs", "seed", "resume", "max_seconds"}  # settings in which seeds may differ
+# Settings in which seeds may differ.
+_OWN = {"name", "runs", "seed", "resume", "max_seconds", "tensorboard"}
 
 console = Console()
 

@@ -22,6 +22,7 @@ from qevo.nets.plan import Plan, plan
 from qevo.problems.network import Genes, NetworkProblem
 from qevo.run.config import SearchConfig, ShiftStageConfig, StageConfig
 from qevo.run.session import plans_file
+from qevo.run.tracking import Callback, stage_callback
 
 LAST = "2_weights"  # the last stage
 
@@ -106,7 +107,11 @@ def stage_problem(
 
 
 def search(
-    config: SearchConfig, data: Dataset, network: QuantizedNetwork, targets: Targets
+    config: SearchConfig,
+    data: Dataset,
+    network: QuantizedNetwork,
+    targets: Targets,
+    callback: Callback | None = None,
 ) -> tuple[QuantizedNetwork, dict[str, Result]]:
     """Run the stages one after the other, each from the accepted network of the one before."""
     searches: dict[str, Result] = {}
@@ -120,20 +125,28 @@ def search(
         folder = config.folder / stage.name
         kept = from_first(lambda folder=folder: (folder / CHECKPOINT).exists())
         began = time.monotonic()
-        searches[stage.name] = result = evolve(
-            stage.algorithm(problem.space),
-            problem,
-            jax.random.fold_in(jax.random.key(config.seed), index),
-            generations=stage.config.generations,
-            validate_every=config.validate_every,
-            patience=config.patience,
-            max_seconds=left,
-            scan_length=config.scan_length,
-            devices=config.device,
-            folder=folder,
-            resume=config.resume and kept,
-            title=" ".join(stage.genes),
-        )
+        with stage_callback(
+            stage.name,
+            folder,
+            before=sum(result.generations for result in searches.values()),
+            tensorboard=config.tensorboard,
+            callback=callback,
+        ) as tell:
+            searches[stage.name] = result = evolve(
+                stage.algorithm(problem.space),
+                problem,
+                jax.random.fold_in(jax.random.key(config.seed), index),
+                generations=stage.config.generations,
+                validate_every=config.validate_every,
+                patience=config.patience,
+                max_seconds=left,
+                scan_length=config.scan_length,
+                devices=config.device,
+                folder=folder,
+                resume=config.resume and kept,
+                title=" ".join(stage.genes),
+                callback=tell,
+            )
         network = problem.network(network, result.solution)
         if result.stopped in ("interrupted", "time") and is_first():
             console.print(

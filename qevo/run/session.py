@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pathlib
 import sys
@@ -57,17 +58,61 @@ def cores() -> int:
 
 
 def exit_code(run: Callable[[], int | None]) -> int:
-    """What ``run`` returns, 0 for ``None``; 2 for input that cannot work, 130 on Ctrl-C.
+    """What ``run`` returns, 0 for ``None``; 2 for input or files that cannot work, 130 on Ctrl-C.
 
     Says on standard error what was wrong.
     """
     try:
-        return run() or 0
-    except (QevoError, OSError) as error:  # OSError: a full disk, a folder without permission
+        code = run() or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()  # while a reader that is gone is still noticed
+        return code
+    except BrokenPipeError:
+        return output_is_closed()
+    except SystemExit as stop:  # what rich makes of a broken pipe
+        if isinstance(stop.__context__, BrokenPipeError):
+            return output_is_closed()
+        raise
+    except QevoError as error:
         print(f"qevo: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"qevo: {_explained(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def output_is_closed() -> int:
+    """Say that nobody reads the output any more, where that can be said; returns the exit code."""
+    text = "qevo: nobody reads the output any more; a run that was going on goes on with --resume"
+    for stream, last in ((sys.stdout, ""), (sys.stderr, f"{text}\n")):
+        if stream is None:
+            continue
+        try:
+            stream.write(last)
+            stream.flush()
+        except BrokenPipeError:  # what is left in it would be tried again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return 128 + 13  # as of SIGPIPE
+
+
+_FULL = "make room; files that were complete are whole, and a run goes on with --resume"
+_ADVICE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: "name a folder that can be written to, with --runs or --output",
+    errno.EACCES: "give yourself permission, or name another path",
+    errno.EPERM: "give yourself permission, or name another path",
+}
+
+
+def _explained(error: OSError) -> str:
+    """The file, what is wrong with it, and what to do."""
+    if error.filename is None or error.errno is None:
+        return str(error)
+    advice = _ADVICE.get(error.errno)
+    return f"{error.filename}: {error.strerror}{f'; {advice}' if advice else ''}"
 
 
 def script(main: Callable[[C], None], config: type[C], description: str | None) -> None:

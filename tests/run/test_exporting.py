@@ -63,6 +63,29 @@ def test_a_difference_is_named_and_nothing_written(
     assert (run / "network.onnx").exists()
 
 
+def test_packed_weights_are_read_back(
+    run: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    path = export_file(ExportConfig(run, to="safetensors"))
+    said = " ".join(capsys.readouterr().out.split())
+    network, size = qevo.load(run / files.NETWORK), (run / files.NETWORK).stat().st_size
+    weights = sum(np.size(w) for w in network.weights.values())
+    packed = sum(-(-np.size(w) // 4) for w in network.weights.values())
+    assert f"wrote {path}: {path.stat().st_size:,} bytes; {weights:,} weights in {packed:,}" in said
+    assert f"other files, in bytes: {files.NETWORK} {size:,}" in said
+    qevo.load(path).save(run / "again")
+    assert (run / "again").read_bytes() == (run / files.NETWORK).read_bytes()
+
+    path.unlink()
+    changed = {**network.weights, "dense_0": -network.weights["dense_0"]}
+    other = dataclasses.replace(network, weights=changed)
+    pack = exporting.packed_file
+    monkeypatch.setattr(exporting, "packed_file", lambda _: pack(other))
+    with pytest.raises(QevoError, match=r"read back, weights:dense_0 is not .* nothing was"):
+        export_file(ExportConfig(run, to="safetensors"))
+    assert not path.exists()
+
+
 def test_what_cannot_be(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     with pytest.raises(QevoError, match="--images must be at least 1"):
         export_file(ExportConfig(run, images=0))

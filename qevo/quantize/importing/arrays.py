@@ -12,6 +12,7 @@ import numpy as np
 import safetensors
 
 from qevo.errors import QevoError
+from qevo.quantize.importing.onnx_file import external_files, read_onnx
 from qevo.quantize.importing.torch_file import (
     LEGACY_MAGIC,
     is_torch_zip,
@@ -19,7 +20,7 @@ from qevo.quantize.importing.torch_file import (
     read_torch_zip,
 )
 
-_FORMATS = "npz, safetensors or torch file"
+_FORMATS = "npz, safetensors, torch or ONNX file"
 _SAFETENSORS = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -32,6 +33,7 @@ _SAFETENSORS = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
+_ONNX_START = b"\x08"  # the field of a model's version, which comes first
 _OTHERS = (
     (b"\x93NUMPY", "one array without a name"),
     (b"\x89HDF", "HDF5, as Keras writes it"),
@@ -42,16 +44,18 @@ _WRAPPERS = ("module.", "_orig_mod.", "module.")  # DataParallel, torch.compile;
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The arrays of an npz, safetensors or torch file by name, in the order of the file.
+    """The arrays of an npz, safetensors, torch or ONNX file by name, in the order of the file.
 
     The format is told by the content. A torch file is read without torch and without running
-    anything that it asks for (`qevo.quantize.importing.torch_file`). Float16 and bfloat16 become
-    float32, all other types stay. A prefix "module." or "_orig_mod." that all names share is left
-    out.
+    anything that it asks for (`qevo.quantize.importing.torch_file`). Of an ONNX model these are the
+    float initializers, by torch's names and in the order of use
+    (`qevo.quantize.importing.onnx_file`). Float16 and bfloat16 become float32, all other types
+    stay. A prefix "module." or "_orig_mod." that all names share is left out.
 
     Raises:
-      QevoError: if the file does not exist, has another format, is damaged, or is a torch file that
-        needs more than tensors or holds no state dict.
+      QevoError: if the file does not exist, has another format, is damaged, is a torch file that
+        needs more than tensors or holds no state dict, or an ONNX model that is quantized or whose
+        weights are not there.
     """
     path = Path(path)
     if not path.is_file():
@@ -68,9 +72,33 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return {name: _widened(array) for name, array in arrays.items()}
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def checkpoint_files(path: str | os.PathLike[str]) -> list[Path]:
+    """The file, and those beside it that an ONNX model keeps its weights in.
+
+    Raises:
+      QevoError: as `read_arrays`, for an ONNX model.
+    """
+    path = Path(path)
+    return [path, *(external_files(path) if _is_onnx(path, _head(path)) else [])]
+
+
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        head = file.read(64)
+        return file.read(64)
+
+
+def _is_safetensors(head: bytes) -> bool:
+    return head[4:9] == b"\0\0\0\0{"  # the length of a JSON header, and the header
+
+
+def _is_onnx(path: Path, head: bytes) -> bool:
+    """Whether a file of no other format is an ONNX model, which has no mark of its own."""
+    named = path.suffix == ".onnx" and not head.startswith((b"PK", b"\x80")) and head != b""
+    return (named or head.startswith(_ONNX_START)) and not _is_safetensors(head)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    head = _head(path)
     if head.startswith(b"PK"):
         with zipfile.ZipFile(path) as archive:
             if is_torch_zip(archive):
@@ -78,8 +106,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         return _read_npz(path)
     if LEGACY_MAGIC in head:
         return read_torch_legacy(path)
-    if head[4:9] == b"\0\0\0\0{":  # the length of a JSON header, and the header
+    if _is_safetensors(head):
         return _read_safetensors(path)
+    if _is_onnx(path, head):
+        return read_onnx(path)
     found = next(what for start, what in _OTHERS if head.startswith(start)) if head else "empty"
     raise QevoError(f"not a readable {_FORMATS}, but {found}; numpy.savez writes an npz")
 

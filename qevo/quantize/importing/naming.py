@@ -39,6 +39,9 @@ _HINT = """\
   rules in names pair layers or arrays with ours, such as "fc=logits" or
   "features.*.weight=params/conv_*/kernel", or leave them out, "aux.*="; names="in order" pairs
   layers in the order of the file"""
+_FOLDED = """\
+  there is no batch norm among these arrays, as in an exported ONNX model, which has folded each
+  into the convolution before it: a module whose layers have batch_norm=False fits such arrays"""
 
 _Problems = dict[str, list[str]]  # by kind
 
@@ -106,7 +109,8 @@ def fit_arrays(
         network = f"{type(module).__name__} on images {list(image_shape)}"
         how = ", paired in order" if in_order else ""
         subject = f"{source} does not fit {network}{how}:"
-        raise QevoError("\n".join([subject, *_listed(problems), _HINT]))
+        hints = [_FOLDED] if _is_folded(entries, slots) else []
+        raise QevoError("\n".join([subject, *_listed(problems), *hints, _HINT]))
     for key in [key for key in values if slots[key].absorbed]:
         bias, mean = values.pop(key), key.removesuffix("bias") + "norm/mean"
         values[mean] = values[mean] - bias
@@ -211,6 +215,13 @@ def _entries(arrays: Mapping[str, np.ndarray]) -> dict[str, _Entry]:
         keys = _NORM_KEYS if layer in norms else _PRODUCT_KEYS
         entries[name] = _Entry(paths[name], layer, keys.get(roles[name] or ""))
     return entries
+
+
+def _is_folded(entries: Mapping[str, _Entry], slots: Mapping[str, _Slot]) -> bool:
+    """Whether all norms that the network has are missing from arrays that do have layers."""
+    norms = set(_NORM_KEYS.values())
+    keys = {entry.key for entry in entries.values()}
+    return "kernel" in keys and not keys & norms and any(slot.absorbed for slot in slots.values())
 
 
 def _path(name: str) -> str:

@@ -362,7 +362,8 @@ def test_npz(path: pathlib.Path) -> None:
 def test_refuses_other_formats(content: bytes, message: str, path: pathlib.Path) -> None:
     path.write_bytes(content)
     with pytest.raises(
-        QevoError, match=rf"some\.weights: not a readable npz, safetensors or torch file, {message}"
+        QevoError,
+        match=rf"some\.weights: not a readable npz, safetensors, torch or ONNX file, {message}",
     ):
         read_arrays(path)
     with pytest.raises(QevoError, match="no such file"):
