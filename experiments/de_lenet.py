@@ -35,7 +35,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
-from zeroing import Zeroing, masks_of
+from zeroing import SHARES, Zeroing, masks_of
 
 from qevo import NetworkProblem, QuantizedNetwork
 from qevo.compress import allocate, coarsen, compress, decompress, open_compressed, summarize
@@ -53,7 +53,6 @@ from qevo.run.provenance import commit, device, versions
 from qevo.run.session import script
 
 WITHIN = 0.003  # of the float network's accuracy
-SHARES = (0.0, 0.5, 0.7, 0.8, 0.87, 0.91, 0.935, 0.95, 0.963, 0.973, 0.981, 0.988)
 LOGIT_BITS = 13  # fraction bits of the float network's logits
 SAMPLE = 512  # images that importance is measured on
 METHODS = {

@@ -3,9 +3,9 @@
     QEVO_DATA_DIR=... python experiments/de_yolo.py [--network runs/yolo_bccd]
 
 The float detector is darknet's: published Yolo-Fastest on COCO, or a folder that yolo_bccd.py made;
-nothing after it has a gradient, and labels are not used. At every share of zeros, the same in each
-layer but depthwise ones, masks are chosen by magnitude, by the second-order measure with refits or
-by directed evolution: cycles of tentative zeroing in the whole integer network, scored by how far
+nothing after it has a gradient, and labels are not used. At every share of zeros in the whole
+network, each layer's share is chosen by what it costs in squared error of the maps; masks are drawn
+by magnitude, by the second-order measure with refits or by directed evolution: cycles of tentative zeroing in the whole integer network, scored by how far
 its maps are from the float network's where that sees objects, and refits. Survivors are fitted
 layer by layer; depthwise layers keep their few weights, at 8 bits. --repair goes on with a search
 that keeps the zeros, for all alike.
@@ -19,7 +19,9 @@ table; writes results/de_NETWORK.json and .png, with what is found in some image
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import math
 import pathlib
 import time
 from typing import Any
@@ -30,7 +32,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
-from zeroing import Zeroing, masks_of
+from zeroing import SHARES, Zeroing, masks_of, shares_of
 
 from qevo import NetworkProblem, QuantizedNetwork
 from qevo.compress import coarsen, compress, decompress, open_compressed, summarize
@@ -38,7 +40,8 @@ from qevo.errors import QevoError
 from qevo.nets import FixedMaps
 from qevo.nets.file import write_whole
 from qevo.quantize import FloatTeacher
-from qevo.quantize.pruning import SparseFit
+from qevo.quantize.importing.darknet import variable_shapes
+from qevo.quantize.pruning import SparseFit, SparsityCost, sparsity_costs
 from qevo.report.boxes import draw_boxes
 from qevo.report.picture import STYLE
 from qevo.run import folder as files
@@ -53,6 +56,7 @@ METHODS = {
 }
 DEPTHWISE = 8  # bits of depthwise layers
 SAMPLE = 32  # images that importance is measured on
+COSTED = 16  # images that the cost of zeros is measured on
 COLORS = ("#0e7490", "#15803d", "#c2410c", "#7c3aed")
 
 console = Console(width=150)
@@ -66,7 +70,7 @@ class Config:
     network: str = "yolo-fastest-1.1"
     """A published one, or the folder of a run of yolo_bccd.py."""
     zeros: tuple[float, ...] = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95)
-    """Shares of zeros in each layer."""
+    """Shares of zeros in all layers but depthwise ones."""
     bits: tuple[int, ...] = (8, 6, 4)
     """Of the survivors."""
     methods: tuple[str, ...] = ("magnitude", "second_order")
@@ -168,6 +172,29 @@ class Run:
         files.write_json(record, found)
         return found
 
+    def _shares(self, zeros: float) -> dict[str, float]:
+        """Of each layer."""
+        none = dict.fromkeys(self.teacher.layer_names, 0.0)
+        if not zeros:
+            return none
+        sizes = {name: size for name, size in self._sizes.items() if name in self._costs}
+        return none | shares_of(self._costs, sizes, zeros)
+
+    @functools.cached_property
+    def _costs(self) -> dict[str, list[SparsityCost]]:
+        """What zeros cost in each layer but depthwise ones."""
+        subject = self.subject
+        with console.status(f"{subject.name}: what zeros cost in each layer"):
+            few = FloatTeacher(subject.detector.module, subject.variables, self.images[:COSTED])
+            found = sparsity_costs(few, SHARES, bits=min(self.config.bits))
+        return {name: costs for name, costs in found.items() if name not in subject.depthwise}
+
+    @functools.cached_property
+    def _sizes(self) -> dict[str, int]:
+        shapes = variable_shapes(self.subject.detector)
+        names = self.teacher.layer_names
+        return {name: math.prod(shapes[f"params/{name}/kernel"]) for name in names}
+
     def _path(self, bits: int, zeros: float, method: str) -> pathlib.Path:
         return self.folder / f"{bits}-{zeros:g}-{method}.qevo"
 
@@ -206,8 +233,7 @@ class Run:
             population=config.population,
             seed=config.seed,
         )
-        shares = dict.fromkeys(self.teacher.layer_names, zeros)
-        shares |= dict.fromkeys(subject.depthwise, 0.0)
+        shares = self._shares(zeros)
         if method == "directed" and zeros:
             fit = SparseFit(masks=zeroing.masks(shares), seed=config.seed)
             evaluations += config.cycles * config.generations * config.population
@@ -293,7 +319,7 @@ def draw(path: pathlib.Path, subject: Subject, rows: list[Record], real: dict[st
         axes[0].set_ylabel("mAP50, %")
         axes[1].set_ylabel("objects that the float network is sure of, still found, %")
         for ax in axes:
-            ax.set_xlabel("zeros in each layer, %")
+            ax.set_xlabel("zeros, %")
             ax.set_ylim(bottom=0)
         axes[0].set_title(subject.name, loc="left")
         axes[0].legend(frameon=False)

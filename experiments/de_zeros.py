@@ -24,15 +24,14 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from de_lenet import COLORS, METHODS, SAMPLE, SHARES, soft_labels
+from de_lenet import COLORS, METHODS, SAMPLE, soft_labels
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
-from zeroing import Zeroing, masks_of
+from zeroing import SHARES, Zeroing, masks_of, shares_of
 
 from qevo import NetworkProblem, QuantizedNetwork
-from qevo.compress import allocate
 from qevo.data import load
 from qevo.nets import Float, LeNet5
 from qevo.quantize import FloatTeacher, TrainingConfig, float_logits, load_published, train
@@ -127,6 +126,8 @@ class Run:
         }
         with console.status("what zeros cost in each layer"):
             self.costs = sparsity_costs(self.teacher, SHARES, bits=config.bits)
+        dense = self._rounded(SparseFit(zeros=dict.fromkeys(self.costs, 0.5), order="magnitude"))
+        self.sizes = {name: kernel.size for name, kernel in dense.weights.items()}
         self.zeroing = Zeroing(
             self._problem,
             self._rounded,
@@ -145,7 +146,7 @@ class Run:
             return files.read_json(path)
         began = time.monotonic()
         with console.status(f"{config.network}: {100 * zeros:g} % zeros, {METHODS[method]}"):
-            shares = self._shares(zeros)
+            shares = shares_of(self.costs, self.sizes, zeros)
             if method == "directed":
                 fit = SparseFit(masks=self.zeroing.masks(shares), seed=config.seed)
             else:
@@ -165,21 +166,6 @@ class Run:
         }
         files.write_json(path, found)
         return found
-
-    def _shares(self, zeros: float) -> dict[str, float]:
-        """Of each layer: the least sum of divergences with so many zeros in all."""
-        sizes = {name: kernel.size for name, kernel in self._kernels().items()}
-        left = [[(1 - c.zeros) * sizes[name] for c in costs] for name, costs in self.costs.items()]
-        divergences = [[cost.divergence for cost in costs] for costs in self.costs.values()]
-        choice = allocate(left, divergences, (1 - zeros) * sum(sizes.values())).choice
-        picked = zip(self.costs.items(), choice, strict=True)
-        return {name: costs[option].zeros for (name, costs), option in picked}
-
-    def _kernels(self) -> Mapping[str, Any]:
-        network = self._rounded(
-            SparseFit(zeros=dict.fromkeys(self.teacher.layer_names, 0.5), order="magnitude")
-        )
-        return network.weights
 
     def _problem(self, network: QuantizedNetwork) -> NetworkProblem:
         data = self.data

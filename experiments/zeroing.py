@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from qevo import NetworkProblem, QuantizedNetwork, evolve
 from qevo.algorithms.directed import Directed, DirectedConfig, integer_importance
-from qevo.quantize.pruning import SparseFit, square_costs
+from qevo.compress import allocate
+from qevo.quantize.pruning import SparseFit, SparsityCost, square_costs
+
+SHARES = (0.0, 0.5, 0.7, 0.8, 0.87, 0.91, 0.935, 0.95, 0.963, 0.973, 0.981, 0.988)
 
 Masks = Mapping[str, np.ndarray]
 
@@ -83,6 +86,23 @@ class Zeroing:
             progress=False,
         )
         return problem.network(network, result.solution)
+
+
+def shares_of(
+    costs: Mapping[str, Sequence[SparsityCost]], sizes: Mapping[str, int], zeros: float
+) -> dict[str, float]:
+    """The share of zeros of each layer: the least sum of divergences with so many in all.
+
+    Args:
+      costs: of each layer at several shares.
+      sizes: weights of each layer.
+      zeros: share of them all, not to be passed by more than one step of a layer.
+    """
+    left = [[(1 - cost.zeros) * sizes[name] for cost in layer] for name, layer in costs.items()]
+    divergences = [[cost.divergence for cost in layer] for layer in costs.values()]
+    choice = allocate(left, divergences, (1 - zeros) * sum(sizes.values())).choice
+    picked = zip(costs.items(), choice, strict=True)
+    return {name: layer[option].zeros for (name, layer), option in picked}
 
 
 def masks_of(network: QuantizedNetwork) -> dict[str, np.ndarray]:
