@@ -4,6 +4,7 @@ from qevo.quantize.baselines import GPTQ, AdaRound, BestOfN, best_of_n
 from qevo.quantize.bits import bits_per_layer
 from qevo.quantize.calibration import calibrate
 from qevo.quantize.convert import FloatTeacher, float_logits
+from qevo.quantize.detector_training import Jitter, train_detector
 from qevo.quantize.evolutionary import EvolutionaryRounding
 from qevo.quantize.folding import fold_batch_norm
 from qevo.quantize.importing import fit_arrays, read_arrays, trace
@@ -19,6 +20,7 @@ __all__ = [
     "BestOfN",
     "EvolutionaryRounding",
     "FloatTeacher",
+    "Jitter",
     "LayerwiseFit",
     "SparseFit",
     "SparsityCost",
@@ -41,4 +43,5 @@ __all__ = [
     "trace",
     "train",
     "train_autoencoder",
+    "train_detector",
 ]

@@ -18,6 +18,7 @@ from qevo.nets.float_numerics import Float
 from qevo.quantize.batches import over_batches
 
 Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
+BatchAugmentation = Callable[..., tuple[jax.Array, ...]]
 Progress = Callable[[int, Mapping[str, float]], None]
 
 
@@ -93,7 +94,7 @@ def train(
 
     data = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
     after = report if progress else None  # a look at the means would have the steps waited for
-    return _descend(module, data, objective, 2, config, augment, after)
+    return descend(module, data, objective, 2, config, _images_only(augment), after)
 
 
 def train_autoencoder(
@@ -162,7 +163,8 @@ def train_autoencoder(
             best, least, waited = jax.tree.map(np.array, variables), error, 0
         return waited >= patience
 
-    _descend(module, (jnp.asarray(images),), objective, 1, config, augment, keep_best)
+    data = (jnp.asarray(images),)
+    descend(module, data, objective, 1, config, _images_only(augment), keep_best)
     if not best:
         raise QevoError("training diverged in its first epoch: take a smaller learning rate")
     return best
@@ -175,14 +177,23 @@ def _float_numerics(module: nn.Module) -> Float:
     return numerics
 
 
-def _descend(
+def _images_only(augment: Augmentation | None) -> BatchAugmentation | None:
+    """For batches whose other parts stay as they are."""
+    if augment is None:
+        return None
+    return lambda key, images, *others: (augment(key, images), *others)
+
+
+def descend(
     module: nn.Module,
     data: tuple[jax.Array, ...],
     objective: Callable[..., tuple[jax.Array, ...]],
     measures: int,
     config: TrainingConfig,
-    augment: Augmentation | None,
+    augment: BatchAugmentation | None,
     after_epoch: Callable[[int, Any, np.ndarray], bool] | None,
+    *,
+    start: Callable[[Any], Any] | None = None,
 ) -> dict[str, Any]:
     """Gradient descent over epochs.
 
@@ -191,9 +202,11 @@ def _descend(
       data: images ``[n, H, W, C]`` and whatever else there is of each.
       objective: of the output and a batch of ``data``: the loss, and more for the log, so many
         ``measures`` in all.
-      config, augment: as for `train`.
+      config: how.
+      augment: of a key and a batch of ``data``; returns the batch.
       after_epoch: given the step number, the variables, and the epoch's means of the objective;
         whether to stop.
+      start: makes other variables of the random ones, where training shall begin.
     """
     module = module.clone(numerics=dataclasses.replace(_float_numerics(module), train=True))
     count = len(data[0])
@@ -201,6 +214,7 @@ def _descend(
     optimizer = _optimizer(config, config.epochs * steps)
     key_init, key_run = jax.random.split(jax.random.key(config.seed))
     variables = module.init(key_init, data[0][:1])
+    variables = variables if start is None else start(variables)
     params = variables["params"]
     rest: dict[str, Any] = {k: v for k, v in variables.items() if k != "params"}
 
@@ -214,10 +228,10 @@ def _descend(
     @functools.partial(jax.jit, donate_argnums=0)
     def step(carry: Any, data: Any, rows: Any, key: jax.Array, index: Any) -> Any:
         params, rest, state, totals = carry
-        x, *others = (array[rows] for array in data)
-        x = x if augment is None else augment(jax.random.fold_in(key, index), x)
+        batch = tuple(array[rows] for array in data)
+        batch = batch if augment is None else augment(jax.random.fold_in(key, index), *batch)
         gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (_, (rest, values)), gradient = gradient_fn(params, rest, (x, *others))
+        (_, (rest, values)), gradient = gradient_fn(params, rest, batch)
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), rest, state, totals + jnp.stack(values)
 
