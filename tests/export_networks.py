@@ -43,6 +43,5 @@ NETWORKS: dict[str, Maker] = {
     ),
     "padded": lambda: quantized(ResNet20(widths=(4, 7), blocks=1, classes=5), (9, 8, 3), bits=4),
     "detector": lambda: detector(8),
-    "coarse_detector": lambda: detector("ternary"),
     "image": lambda: quantized(Autoencoder(widths=(3, 5), code=2), (16, 16, 1), bits=3),
 }

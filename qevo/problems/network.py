@@ -131,8 +131,9 @@ class NetworkProblem(Problem):
         _check_images(network, "validation images", validation_images)
         prepare = jax.jit(network.prepare)
         if network.head in ("image", "maps") and loss != "squared_error":
+            returned = "images" if network.head == "image" else "maps"
             raise QevoError(
-                f"a network that returns {network.head} has loss='squared_error', not {loss!r}"
+                f"a network that returns {returned} has loss='squared_error', not {loss!r}"
             )
         if (network.head == "maps") != (maps is not None):
             raise QevoError("maps= says how a detector's maps are compared, and goes with one")

@@ -66,6 +66,7 @@ def said(name: str, data: DetectionSet) -> tuple[Any, Any, tuple[Placement, ...]
     return *decode(YoloFastest(name).maps(np.stack(placed)), HEADS, size=SIZE), placements
 
 
+@pytest.mark.slow
 def test_what_qevo_reads_is_the_same_network() -> None:
     """The maps of `qevo.quantize.importing.darknet` against the forward pass of these tests."""
     name = "yolo-fastest-1.1"

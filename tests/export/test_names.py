@@ -46,7 +46,7 @@ def test_a_layer_called_like_an_operation(layer: str) -> None:
         np.testing.assert_array_equal(found.values, expected)
 
 
-@pytest.mark.parametrize("layer", ["images", "pixels", "one", "zero_0"])
+@pytest.mark.parametrize("layer", ["images", "scaled_pixels", "one", "zero_0"])
 def test_a_name_that_the_model_needs_is_refused(layer: str) -> None:
     with pytest.raises(QevoError, match=f"no valid ONNX model.*'?{layer}'?"):
         onnx_model(named(layer=layer))

@@ -104,6 +104,7 @@ def test_learns(tmp_path: pathlib.Path) -> None:
     assert average_precision(found, unseen).map50 > 0.85
 
 
+@pytest.mark.slow
 def test_the_best_score_is_kept(tmp_path: pathlib.Path) -> None:
     """And training starts where objects are as rare as they are."""
     made = detector(tmp_path, NET + YOLO)
