@@ -33,9 +33,10 @@ from qevo.compress.errors import CompressedFileError
 from qevo.compress.header import Header, LayerHeader, header_of, pack_header, unpack_header
 from qevo.compress.integers import decode_integers, encode_integers
 from qevo.compress.varint import Reader, varint
+from qevo.core.writing import write_whole
 from qevo.errors import QevoError
 from qevo.nets.file import load as load_safetensors
-from qevo.nets.file import restore, write_whole
+from qevo.nets.file import restore
 from qevo.nets.network import QuantizedNetwork, variables_of
 from qevo.nets.proof import prove
 

@@ -37,6 +37,13 @@ def _os_error(error: SafetensorError) -> int | None:
     return int(found[1]) if found else None
 
 
+def write_whole(path: pathlib.Path, content: bytes) -> None:
+    """Write a file and the folders that it lies in; otherwise as `write_atomically`."""
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
 def write_atomically(path: pathlib.Path, write: Any) -> None:
     """Call ``write(temporary)``, then move it to ``path``: a crash leaves the old file whole.
 

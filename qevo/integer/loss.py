@@ -11,6 +11,8 @@ gathers; their errors are below 1.5e-4 (relative) and 1.4e-4 (of log2). `cross_e
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -21,6 +23,8 @@ BATCH_LIMIT = (1 << 16) - 1
 CLASS_LIMIT = 1 << 11
 TARGET_TOTAL = 1 << 12  # soft labels of one image sum to this
 
+_INT32 = (1 << 31) - 1
+_ROUNDING = 1 << 16  # room for half of the largest shift of a summed error
 _GAP_BITS = 13  # fraction bits of a gap, the distance of a logit from the largest in nats
 _GAP_LIMIT = 32  # nats; what is further behind adds nothing, and a loss ends there
 _FRACTION_LIMIT = 26  # of fraction_bits, so that the largest gap fits uint32
@@ -179,6 +183,25 @@ def squared_error(
     axes = tuple(range(1, a.ndim))
     total = jnp.sum(difference * difference, axis=axes, dtype=jnp.int32)
     return jnp.minimum(_round_shift(total, shift), limit)
+
+
+def squared_error_bits(values: int, span: int, most: int) -> int:
+    """Fraction bits, up to ``most``, at which a squared error of whole images is exact in int32.
+
+    Args:
+      values: K of an image.
+      span: the largest difference of two values, without fraction.
+
+    Returns:
+      Negative where there are none.
+    """
+    room = math.isqrt((_INT32 - _ROUNDING) // values) // span
+    return min(room.bit_length() - 1, most)
+
+
+def summed_limit(images: int) -> int:
+    """The largest loss of an image of which so many fit int32 together."""
+    return _INT32 // images - 1
 
 
 def squared_error_shift(values: int, largest: int, limit: int = LOSS_LIMIT) -> int:

@@ -66,7 +66,8 @@ def leaky_parts(
     """Multiplier and shift of each accumulator, for a tenth of what is negative.
 
     A tenth is 4/5 of an eighth: the multiplier there is the nearest integer to 4/5 of the other
-    one, and the shift 3 more. What `requantize` asks of ``acc`` holds if it does without a leak.
+    one, and the shift 3 more. What `requantize` asks of ``acc`` holds if it does without a leak;
+    for multipliers below 3, if it does for 3.
 
     Args:
       acc: int32 ``[..., C]``.

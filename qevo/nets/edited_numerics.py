@@ -54,10 +54,10 @@ class _EditedProduct(nn.Module):
         if isinstance(x, Edited) and (edits or (facts.input_low < 0 and not layer.depthwise)):
             x = x.whole  # a difference of signed activations leaves int8
         if isinstance(x, Edited) and layer.depthwise:
-            old, new = constants, {key: x.same(value) for key, value in constants.items()}
+            own = {key: x.same(value) for key, value in constants.items()}
             acc = keep(product(x.base, kernel))
-            part = finish(product(x.part, x.same(kernel)), new, facts, layer)
-            return Edited(keep(finish(acc, old, facts, layer)), part, x.first)
+            part = finish(product(x.part, x.same(kernel)), own, facts, layer)
+            return Edited(keep(finish(acc, constants, facts, layer)), part, x.first)
         if isinstance(x, Edited):
             acc = keep(product(x.base, kernel))
             acc += product(x.part - x.same(x.base), x.same(kernel, axis=-2))

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from flax import linen as nn
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
-from qevo.core.writing import naming
+from qevo.core.writing import write_whole
 from qevo.errors import QevoError
 from qevo.nets.arithmetic import LayerArithmetic
 from qevo.nets.network import QuantizedNetwork
@@ -188,24 +187,3 @@ def _unpacked(packed: dict[str, Any], tensors: dict[str, np.ndarray]) -> dict[st
         except QevoError as error:
             raise QevoError(f"{layer['name']}: {error}") from None
     return own
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside ``path`` and move it there: an interruption leaves the old one.
-
-    Raises:
-      OSError: it cannot be written; the old one is whole.
-    """
-    with naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise

@@ -11,7 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from qevo.errors import QevoError
-from qevo.integer.loss import squared_error, squared_error_shift
+from qevo.integer.loss import (
+    squared_error,
+    squared_error_bits,
+    squared_error_shift,
+    summed_limit,
+)
 from qevo.integer.requantize import shift_round
 from qevo.nets.maps import Shape
 from qevo.nets.network import QuantizedNetwork
@@ -19,8 +24,7 @@ from qevo.nets.network import QuantizedNetwork
 REACH = 8  # units beyond which nothing counts: a sigmoid has 0.0003 left there
 MAX_BITS = 8  # a map in fixed point is int16
 OBJECTNESS = 4  # its place among an anchor's numbers, after x, y, width and height
-_INT32 = (1 << 31) - 1
-_ROUNDING = 1 << 16  # room for half of the largest shift of a summed error
+MOST_ANCHORS = 1 << 15  # a place among them is int16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,12 +68,13 @@ class FixedMaps:
             )
         anchors = total // numbers
         surest = min(surest, anchors)
-        room = math.isqrt((_INT32 - _ROUNDING) // (anchors + surest * numbers)) // (2 * REACH)
-        if not room:
+        most = min(MAX_BITS, network.fraction_bits)
+        bits = squared_error_bits(anchors + surest * numbers, 2 * REACH, most)
+        if bits < 0 or anchors > MOST_ANCHORS:
             raise QevoError(
-                f"the squared error of {anchors} anchors leaves int32: take smaller images"
+                f"{anchors} anchors: their places leave int16, or their squared error int32; take"
+                " smaller images"
             )
-        bits = min(room.bit_length() - 1, MAX_BITS, network.fraction_bits)
         return cls(anchors, numbers, surest, network.fraction_bits, bits)
 
     @property
@@ -133,9 +138,9 @@ class FixedMaps:
         parts = anchors[:, :, OBJECTNESS], rows.reshape(len(rows), -1)
         found = jnp.concatenate(parts, axis=1)
         wanted = jnp.concatenate([targets[:, : ends[0]], targets[:, ends[1] :]], axis=1)
-        return squared_error(found, wanted, largest=self.largest, limit=_INT32 // summed - 1)
+        return squared_error(found, wanted, largest=self.largest, limit=summed_limit(summed))
 
     def loss_unit(self, summed: int) -> float:
         """Squared units that one unit of a `loss` stands for."""
-        shift = squared_error_shift(self.values, self.largest, _INT32 // summed - 1)
+        shift = squared_error_shift(self.values, self.largest, summed_limit(summed))
         return 2.0 ** (shift - 2 * self.bits)

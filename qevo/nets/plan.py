@@ -265,7 +265,9 @@ def _is_faster(new: Callable[[], float], old: Callable[[], float]) -> bool:
 
 
 def _paths(job: _Job, bound: int, arithmetic: Arithmetic) -> Iterator[Path]:
-    """The exact paths that are worth a measurement."""
+    """The exact paths that are worth a measurement, beside the usual one."""
+    if job.layer.depthwise:
+        return  # there is one
     for path in get_args(Path):
         number, _, layout = path.partition("_")
         if number != "int8" and (arithmetic == "int" or bound >= FLOAT_LIMIT):

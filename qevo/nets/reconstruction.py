@@ -10,14 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from qevo.errors import QevoError
-from qevo.integer.loss import squared_error, squared_error_shift
+from qevo.integer.loss import (
+    squared_error,
+    squared_error_bits,
+    squared_error_shift,
+    summed_limit,
+)
 from qevo.integer.requantize import shift_round
 from qevo.nets.integer_numerics import Arithmetic
 from qevo.nets.network import BATCH, QuantizedNetwork
 
 MAX_BITS = 8  # an image in fixed point is int16
-_INT32 = (1 << 31) - 1
-_ROUNDING = 1 << 16  # room for half of the largest shift of a summed error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +60,12 @@ class FixedImages:
             )
         low, high = network.ranges["input"]
         values = math.prod(network.image_shape)
-        room = math.isqrt((_INT32 - _ROUNDING) // values) // (high - low)
-        if not room:
+        bits = squared_error_bits(values, high - low, min(MAX_BITS, network.fraction_bits))
+        if bits < 0:
             raise QevoError(
                 f"the squared error of images {list(network.image_shape)} in {low}..{high} leaves"
                 " int32: take smaller images"
             )
-        bits = min(room.bit_length() - 1, MAX_BITS, network.fraction_bits)
         return cls(low, high, values, network.fraction_bits, bits, network.scales["input"])
 
     @property
@@ -93,11 +95,11 @@ class FixedImages:
           summed: images that losses are summed over at most; the more, the coarser a unit, which is
             `loss_unit` squared levels.
         """
-        return squared_error(a, b, largest=self.largest, limit=_limit(summed))
+        return squared_error(a, b, largest=self.largest, limit=summed_limit(summed))
 
     def loss_unit(self, summed: int) -> float:
         """Squared levels that one unit of a `loss` stands for."""
-        shift = squared_error_shift(self.values, self.largest, _limit(summed))
+        shift = squared_error_shift(self.values, self.largest, summed_limit(summed))
         return 2.0 ** (shift - 2 * self.bits)
 
     def mean(self, errors: np.ndarray) -> float:
@@ -149,7 +151,3 @@ def reconstruction_errors(
 
 def _parts(images: np.ndarray) -> list[np.ndarray]:
     return [images[i : i + BATCH] for i in range(0, max(len(images), 1), BATCH)]
-
-
-def _limit(summed: int) -> int:
-    return _INT32 // summed - 1

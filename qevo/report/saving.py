@@ -6,7 +6,7 @@ import io
 import pathlib
 from typing import Any
 
-from qevo.nets.file import write_whole
+from qevo.core.writing import write_whole
 
 
 def save_figure(figure: Any, path: pathlib.Path, *, dpi: int = 130) -> None:

@@ -21,8 +21,9 @@ from qevo.compress.container import (
     read_compressed,
 )
 from qevo.compress.summary import FileSummary, summarize
+from qevo.core.writing import write_whole
 from qevo.errors import QevoError
-from qevo.nets.file import load, save, write_whole
+from qevo.nets.file import load, save
 from qevo.nets.network import QuantizedNetwork
 from qevo.run import folder as files
 from qevo.run.inspect import network_of, say

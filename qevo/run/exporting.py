@@ -11,6 +11,7 @@ import numpy as np
 import tyro
 
 from qevo.compress.container import SUFFIX as COMPRESSED
+from qevo.core.writing import write_whole
 from qevo.data import load
 from qevo.errors import QevoError
 from qevo.export import (
@@ -23,7 +24,6 @@ from qevo.export import (
     run_onnx,
 )
 from qevo.export.packed import packed_bytes
-from qevo.nets.file import write_whole
 from qevo.nets.network import QuantizedNetwork
 from qevo.run import folder as files
 from qevo.run.inspect import network_of, say

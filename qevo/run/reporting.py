@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from qevo.core.writing import write_whole
 from qevo.errors import QevoError
-from qevo.nets.file import write_whole
 from qevo.report.figures import draw_figures
 from qevo.report.page import render_page
 from qevo.report.summary import spreads

@@ -20,8 +20,8 @@ from qevo.algorithms.tabu import TabuConfig, TabuSearch
 from qevo.core.algorithm import Algorithm
 from qevo.core.evolve import evolve
 from qevo.core.moves import FocusedProblem, MoveProblem
+from qevo.core.writing import write_whole
 from qevo.errors import QevoError
-from qevo.nets.file import write_whole
 from qevo.problems.coloring import Coloring
 from qevo.problems.files import ProblemKind, problem_kind, read_problem
 from qevo.problems.knapsack import Knapsack

@@ -1,23 +1,17 @@
-"""Detectors from darknet's files: ``.cfg`` is an architecture, ``.weights`` its variables."""
+"""From the sections of a ``.cfg`` file to an architecture."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
-
-from qevo.detection import Detections, Placement, YoloHead, decode, suppress
+from qevo.detection import YoloHead
 from qevo.errors import QevoError
-from qevo.nets.maps import Shape, apart
+from qevo.nets.maps import Shape
 from qevo.nets.traced import Call, Traced
+from qevo.quantize.importing.darknet.detector import Detector
+from qevo.quantize.importing.darknet.sections import Section, read_cfg
 
 _ACTIVATIONS = {"linear": None, "leaky": "leaky", "relu": "relu"}
 _LEFT_OUT = ("dropout",)  # which only training has
@@ -37,119 +31,6 @@ _OTHER = {  # what would make a section mean something else, and what it is by d
     "upsample": {"reverse": "0", "scale": "1"},
     "yolo": {"new_coords": "0"},
 }
-_BATCH = 32  # images whose boxes are decoded at once
-_HEADER = 5  # int32: version, and images seen as one int64; one less in old files
-
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """One ``[name]`` of a ``.cfg`` and what it says.
-
-    Attributes:
-      kind: the name.
-      line: at which it begins, for errors.
-      values: text by key.
-    """
-
-    kind: str
-    line: int
-    values: Mapping[str, str]
-
-    def integer(self, key: str, default: int | None = None) -> int:
-        """A whole number.
-
-        Raises:
-          QevoError: where there is none and no default, or something else.
-        """
-        return self._parsed(key, int, default, "a whole number")
-
-    def number(self, key: str, default: float | None = None) -> float:
-        """A number, as `integer`."""
-        return self._parsed(key, float, default, "a number")
-
-    def numbers(self, key: str, kind: Callable[[str], Any] = int) -> tuple[Any, ...]:
-        """Numbers with commas between them, as `integer`."""
-        return self._parsed(
-            key, lambda text: tuple(map(kind, text.split(","))), None, "numbers with commas"
-        )
-
-    def _parsed(self, key: str, parse: Callable[[str], Any], default: Any, wanted: str) -> Any:
-        text = self.values.get(key)
-        if text is None and default is not None:
-            return default
-        try:
-            return parse(text or "")
-        except ValueError:
-            raise self.error(f"{key}: expected {wanted}, found {text or 'nothing'}") from None
-
-    def error(self, message: str) -> QevoError:
-        """An error that says where."""
-        return QevoError(f"line {self.line}, [{self.kind}]: {message}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Detector:
-    """A detector's architecture, and what its output means.
-
-    Attributes:
-      module: takes images ``[B, H, W, C]`` of pixels by 1/255, and returns its maps in a row.
-      image_shape: ``(H, W, C)``.
-      heads: what each map means.
-      shapes: ``(h, w, channels)`` of each map.
-    """
-
-    module: Traced
-    image_shape: tuple[int, int, int]
-    heads: tuple[YoloHead, ...]
-    shapes: tuple[Shape, ...]
-
-    def detections(
-        self, outputs: Any, placements: Sequence[Placement] | None = None, **options: Any
-    ) -> list[Detections]:
-        """The objects that an output stands for.
-
-        Args:
-          outputs: real numbers ``[B, N]``; those of an integer network times its ``output_scale``.
-          placements: where each image lies in the input, to have boxes in the image's own pixels.
-          options: of `qevo.detection.suppress`.
-        """
-        found: list[Detections] = []
-        size = self.image_shape[:2]
-        for start in range(0, len(outputs), _BATCH):
-            maps = apart(jnp.asarray(outputs[start : start + _BATCH], jnp.float32), self.shapes)
-            found += suppress(*decode(maps, self.heads, size=size), **options)
-        if placements is None:
-            return found
-        return [
-            Detections(place.back(one.boxes), one.scores, one.labels)
-            for one, place in zip(found, placements, strict=True)
-        ]
-
-
-def read_cfg(path: str | os.PathLike[str]) -> list[Section]:
-    """The sections of a ``.cfg`` file.
-
-    Raises:
-      QevoError: no such file, or a line that is neither a section nor ``key=value``.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise QevoError(f"no such file: {path}")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise QevoError(f"{path}: expected darknet's text ({error})") from None
-    sections: list[tuple[str, int, dict[str, str]]] = []
-    for number, line in enumerate(lines, 1):
-        text = line.partition("#")[0].partition(";")[0].strip()
-        key, equals, value = (part.strip() for part in text.partition("="))
-        if text.startswith("[") and text.endswith("]"):
-            sections.append((text[1:-1].strip().lower(), number, {}))
-        elif equals and sections:
-            sections[-1][2][key] = value
-        elif text:
-            raise QevoError(f"{path}, line {number}: expected [section] or key=value, found {text}")
-    return [Section(*found) for found in sections]
 
 
 def load_cfg(
@@ -174,101 +55,6 @@ def load_cfg(
     except QevoError as error:
         place = "" if str(path) in str(error) else f"{path}, "
         raise QevoError(f"{place}{error}") from None
-
-
-def load_darknet(
-    cfg: str | os.PathLike[str],
-    weights: str | os.PathLike[str],
-    *,
-    size: tuple[int, int] | None = None,
-) -> tuple[Detector, dict[str, Any]]:
-    """A detector and its published variables.
-
-    Returns:
-      The detector, and ``params`` and ``batch_stats`` for its module, float32.
-
-    Raises:
-      QevoError: as `load_cfg`, or a file of weights that is cut short, too long, or not finite.
-    """
-    detector = load_cfg(cfg, size=size)
-    return detector, read_weights(detector, weights)
-
-
-def read_weights(detector: Detector, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The variables that a ``.weights`` file holds for a detector; as `load_darknet`.
-
-    After the header, for each convolution in the order of the ``.cfg``: biases, the scales, means
-    and variances of a batch norm, and the kernel ``[out, in, height, width]``; all float32.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise QevoError(f"no such file: {path}")
-    content = path.read_bytes()
-    if len(content) < 4 * _HEADER:
-        raise QevoError(f"{path}: {len(content)} bytes are no file of darknet's weights")
-    major, minor = np.frombuffer(content, "<i4", 2).tolist()
-    if not (0 <= major < 1000 and 0 <= minor < 1000):
-        raise QevoError(f"{path}: version {major}.{minor} is none of darknet's: another format?")
-    start = 4 * (_HEADER if 10 * major + minor >= 2 else _HEADER - 1)
-    values = np.frombuffer(content[: len(content) - (len(content) - start) % 4], "<f4", -1, start)
-    at, flat = 0, {}
-
-    def take(*shape: int) -> np.ndarray:
-        nonlocal at
-        at += math.prod(shape)
-        return values[at - math.prod(shape) : at].reshape(shape)
-
-    shapes = variable_shapes(detector)
-    layers = [call.name for call in detector.module.calls if call.operation in ("conv", "map")]
-    needed = sum(math.prod(shape) for shape in shapes.values())
-    if len(values) != needed or (len(content) - start) % 4:
-        raise QevoError(
-            f"{path}: the architecture has {needed:,} numbers, the file"
-            f" {(len(content) - start) / 4:,.10g}: cut short, or of another .cfg"
-        )
-    for name in layers:
-        height, width, inputs, features = shapes[f"params/{name}/kernel"]
-        if f"params/{name}/bias" in shapes:
-            flat[f"params/{name}/bias"] = take(features)
-        else:
-            flat[f"params/{name}/norm/bias"] = take(features)
-            flat[f"params/{name}/norm/scale"] = take(features)
-            flat[f"batch_stats/{name}/norm/mean"] = take(features)
-            flat[f"batch_stats/{name}/norm/var"] = take(features)
-        flat[f"params/{name}/kernel"] = take(features, inputs, height, width).transpose(2, 3, 1, 0)
-    for name, value in flat.items():
-        if not np.isfinite(value).all():
-            raise QevoError(f"{path}: {name} holds values that are not finite")
-    return unflatten_dict({name: jnp.asarray(value) for name, value in flat.items()}, sep="/")
-
-
-def write_weights(
-    detector: Detector, variables: Mapping[str, Any], path: str | os.PathLike[str]
-) -> None:
-    """Write variables as `read_weights` reads them."""
-    flat = {k: np.asarray(v, "<f4") for k, v in flatten_dict(dict(variables), sep="/").items()}
-    parts = [np.array([0, 2, 0, 0, 0], "<i4").tobytes()]
-    for call in detector.module.calls:
-        if call.operation not in ("conv", "map"):
-            continue
-        own = f"params/{call.name}"
-        if f"{own}/bias" in flat:
-            names = [f"{own}/bias"]
-        else:
-            norm = f"{call.name}/norm"
-            names = [f"params/{norm}/bias", f"params/{norm}/scale"]
-            names += [f"batch_stats/{norm}/mean", f"batch_stats/{norm}/var"]
-        parts += [flat[name].tobytes() for name in names]
-        parts.append(flat[f"{own}/kernel"].transpose(3, 2, 0, 1).tobytes())
-    Path(path).write_bytes(b"".join(parts))
-
-
-def variable_shapes(detector: Detector) -> dict[str, tuple[int, ...]]:
-    """Shapes of the float variables, by names such as ``params/convolutional_0/kernel``."""
-    image = jax.ShapeDtypeStruct((1, *detector.image_shape), jnp.uint8)
-    tree: Any = jax.eval_shape(detector.module.init, jax.random.key(0), image)
-    flat: dict[str, Any] = flatten_dict(tree, sep="/")
-    return {name: leaf.shape for name, leaf in flat.items()}
 
 
 class _Builder:
