@@ -26,26 +26,21 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import zstandard
+from classifier import COLORS, METHODS, Classifier, console, trained
 from flax import linen as nn
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
-from zeroing import SHARES, Zeroing, masks_of
+from zeroing import ZeroingConfig
 
-from qevo import NetworkProblem, QuantizedNetwork
 from qevo.compress import allocate, coarsen, compress, decompress, open_compressed, summarize
-from qevo.data import Dataset, load
+from qevo.core.writing import write_whole
+from qevo.data import load
 from qevo.errors import QevoError
-from qevo.integer.loss import softmax
 from qevo.nets import LeNet5, LeNet300
-from qevo.nets.file import write_whole
-from qevo.quantize import FloatTeacher, TrainingConfig, float_logits, train
-from qevo.quantize.pruning import SparseFit, SparsityCost, sparsity_costs
+from qevo.quantize.pruning import SparsityCost
 from qevo.report.picture import STYLE
 from qevo.run import folder as files
 from qevo.run.command import flags
@@ -53,27 +48,12 @@ from qevo.run.provenance import commit, device, versions
 from qevo.run.session import script
 
 WITHIN = 0.003  # of the float network's accuracy
-LOGIT_BITS = 13  # fraction bits of the float network's logits
-SAMPLE = 512  # images that importance is measured on
-METHODS = {
-    "random": "random",
-    "magnitude": "magnitude",
-    "second_order": "second order",
-    "directed": "directed evolution",
-}
-COLORS = {
-    "random": "#9ca3af",
-    "magnitude": "#c2410c",
-    "second_order": "#0e7490",
-    "directed": "#15803d",
-}
 
-console = Console(width=150)
 Record = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(ZeroingConfig):
     """Prune, fit, search and code."""
 
     network: Literal["lenet_300_100", "lenet_5"] = "lenet_300_100"
@@ -92,26 +72,14 @@ class Config:
     """Of training."""
     calibration: int = 10_000
     """Images that layers are fitted to."""
-    more: float = 1.5
-    """Survivors that directed evolution starts from, for each one that it leaves."""
-    cycles: int = 2
-    """Of zeroing and refits."""
     generations: int = 60
     """Of a cycle."""
     repair: int = 100
     """Generations of the search that keeps the zeros, for every mask."""
-    population: int = 16
-    """Candidates of a generation."""
     batch: int = 1024
     """Images that candidates are scored on."""
     digits: int = 6
     """Binary digits that multipliers keep in the file."""
-    seed: int = 0
-    """Of everything."""
-    runs: pathlib.Path = pathlib.Path("runs")
-    """Where the run folder lies; a trained network is not trained again."""
-    results: pathlib.Path = pathlib.Path("results")
-    """Where the table and the picture go."""
 
 
 def main(config: Config) -> None:
@@ -124,12 +92,12 @@ def main(config: Config) -> None:
     name = f"de_{config.network}_{pathlib.Path(config.data).stem}"
     summary = {
         "command": f"python experiments/de_lenet.py {' '.join(flags(config))}",
-        "float": run.float_accuracy,
+        "float": run.classifier.float_accuracy,
         "parameters": run.parameters,
         "rows": rows,
-        "chosen": chosen(rows, run.float_accuracy["validation"]),
+        "chosen": chosen(rows, run.classifier.float_accuracy["validation"]),
         "seconds": run.seconds,
-        "data_sha256": run.data.fingerprint(),
+        "data_sha256": run.classifier.data.fingerprint(),
         "versions": versions(),
         "device": device(),
         "commit": commit(),
@@ -137,8 +105,8 @@ def main(config: Config) -> None:
     config.results.mkdir(parents=True, exist_ok=True)
     text = json.dumps(summary, indent=2) + "\n"
     (config.results / f"{name}.json").write_text(text, encoding="utf-8")
-    draw(config.results / f"{name}.png", config, rows, run.float_accuracy)
-    console.print(table(config, rows, summary["chosen"], run.float_accuracy))
+    draw(config.results / f"{name}.png", config, rows, run.classifier.float_accuracy)
+    console.print(table(config, rows, summary["chosen"], run.classifier.float_accuracy))
 
 
 class Run:
@@ -146,47 +114,29 @@ class Run:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.seconds: dict[str, float] = {}
         name = f"de-{config.network}-{pathlib.Path(config.data).stem}-{config.seed}"
         self.folder = config.runs / name
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.data: Dataset = load(config.data, seed=config.seed)
-        self.module: nn.Module = (
+        data = load(config.data, seed=config.seed)
+        module: nn.Module = (
             LeNet300()
             if config.network == "lenet_300_100"
             else LeNet5(channels=(20, 50), hidden=(500,), padding="VALID")
         )
-        variables = self._variables()
-        search = self.data.search.images[: config.calibration]
-        self.teacher = FloatTeacher(self.module, variables, search)
-        parts = {"search": self.data.search, "validation": self.data.validation}
-        logits = {
-            name: float_logits(self.module, variables, part.images)
-            for name, part in (parts | {"test": self.data.test}).items()
-        }
-        self.soft = {name: soft_labels(logits[name]) for name in parts}
-        self.float_accuracy = {
-            name: float((logits[name].argmax(1) == getattr(self.data, name).labels).mean())
-            for name in ("validation", "test")
-        }
         began = time.monotonic()
-        with console.status("what zeros cost in each layer"):
-            self.costs = sparsity_costs(self.teacher, SHARES, bits=config.bits)
-        self.seconds["costs"] = time.monotonic() - began
-        self.zeroing = Zeroing(
-            self._problem,
-            self._rounded,
-            self.data.search.images[:SAMPLE],
-            more=config.more,
-            cycles=config.cycles,
-            generations=config.generations,
-            population=config.population,
+        variables = trained(
+            module,
+            data,
+            self.folder / files.TEACHER,
+            epochs=config.epochs,
+            weight_decay=config.weight_decay,
             seed=config.seed,
         )
-        dense = self._rounded(SparseFit(zeros=dict.fromkeys(self.costs, 0.5), order="magnitude"))
-        self.sizes = {name: kernel.size for name, kernel in dense.weights.items()}
+        self.seconds = {"training": time.monotonic() - began}
+        self.classifier = Classifier(config, config.bits, data, module, variables)
+        dense, sizes = self.classifier.dense, self.classifier.sizes
         channels = sum(kernel.shape[-1] for kernel in dense.weights.values())
-        self.parameters = sum(self.sizes.values()) + channels
+        self.parameters = sum(sizes.values()) + channels
         file = summarize(open_compressed(compress(coarsen(dense, digits=config.digits))))
         self.overhead = file.constants + file.overhead
 
@@ -196,14 +146,9 @@ class Run:
         path = self.folder / f"{ratio:g}-{method}.qevo"
         began = time.monotonic()
         with console.status(f"{ratio:g}x, {METHODS[method]}"):
-            zeros = self.zeros(ratio)
-            if method == "directed":
-                fit = SparseFit(masks=self.zeroing.masks(zeros), seed=config.seed)
-            else:
-                order: Any = method
-                fit = SparseFit(zeros=zeros, order=order, seed=config.seed)
-            fitted = self._rounded(fit)
-            network = self.zeroing.search(fitted, masks_of(fitted), config.repair)
+            zeroing = self.classifier.zeroing
+            fitted = zeroing.fitted(self.zeros(ratio), method)
+            network = zeroing.repaired(fitted)
             network = coarsen(network, digits=config.digits)
         data = compress(network)
         write_whole(path, data)
@@ -222,71 +167,23 @@ class Run:
             "bytes": len(data),
             "ratio": file.ratio,
             "zstd_ratio": 4 * self.parameters / zstd,
-            "fitted": self._accuracy(fitted, "validation"),
-            "validation": self._accuracy(network, "validation"),
-            "test": self._accuracy(network, "test"),
+            "fitted": self.classifier.accuracy(fitted, "validation"),
+            "validation": self.classifier.accuracy(network, "validation"),
+            "test": self.classifier.accuracy(network, "test"),
             "seconds": time.monotonic() - began,
         }
 
     def zeros(self, ratio: float) -> dict[str, float]:
         """The share of each layer: the least sum of divergences within the bytes."""
         budget = 4 * self.parameters / ratio - self.overhead
-        costs: list[list[SparsityCost]] = list(self.costs.values())
+        costs: list[list[SparsityCost]] = list(self.classifier.costs.values())
         found = allocate(
             [[cost.bytes for cost in layer] for layer in costs],
             [[cost.divergence for cost in layer] for layer in costs],
             budget,
         )
-        picked = zip(self.costs.items(), found.choice, strict=True)
+        picked = zip(self.classifier.costs.items(), found.choice, strict=True)
         return {name: layer[option].zeros for (name, layer), option in picked}
-
-    def _problem(self, network: QuantizedNetwork) -> NetworkProblem:
-        data = self.data
-        return NetworkProblem.of(
-            network,
-            data.search.images,
-            self.soft["search"],
-            data.validation.images,
-            data.validation.labels,
-            validation_targets=self.soft["validation"],
-            radius=127,
-            batch_size=min(self.config.batch, len(data.search)),
-            arithmetic="fast",
-        )
-
-    def _rounded(self, fit: SparseFit) -> QuantizedNetwork:
-        return self.teacher.convert(bits=self.config.bits, rounding=fit)
-
-    def _accuracy(self, network: QuantizedNetwork, part: str) -> float:
-        split = getattr(self.data, part)
-        return float((network(split.images).argmax(1) == split.labels).mean())
-
-    def _variables(self) -> Any:
-        config, path = self.config, self.folder / files.TEACHER
-        if not path.exists():
-            training = TrainingConfig(
-                epochs=config.epochs,
-                batch=min(250, len(self.data.search)),
-                learning_rate=2e-3,
-                weight_decay=config.weight_decay,
-                seed=config.seed,
-            )
-            began = time.monotonic()
-            with console.status("training"):
-                images, labels = self.data.search.images, self.data.search.labels
-                files.save_arrays(path, train(self.module, images, labels, config=training))
-            self.seconds["training"] = time.monotonic() - began
-        return files.load_arrays(path)
-
-
-def soft_labels(logits: np.ndarray) -> np.ndarray:
-    """Frequencies int32 ``[n, C]`` of a float network's classes."""
-    fixed = np.rint(np.clip(logits, -1e4, 1e4) * 2.0**LOGIT_BITS).astype(np.int32)
-    parts = range(0, len(fixed), 1 << 15)
-    found = [
-        softmax(jnp.asarray(fixed[i : i + (1 << 15)]), fraction_bits=LOGIT_BITS) for i in parts
-    ]
-    return np.concatenate(jax.device_get(found))
 
 
 def chosen(rows: list[Record], accuracy: float) -> Record | None:

@@ -32,13 +32,13 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
-from zeroing import SHARES, Zeroing, masks_of, shares_of
+from zeroing import SHARES, Zeroing, ZeroingConfig, shares_of
 
 from qevo import NetworkProblem, QuantizedNetwork
 from qevo.compress import coarsen, compress, decompress, open_compressed, summarize
+from qevo.core.writing import write_whole
 from qevo.errors import QevoError
 from qevo.nets import FixedMaps
-from qevo.nets.file import write_whole
 from qevo.quantize import FloatTeacher
 from qevo.quantize.importing.darknet import variable_shapes
 from qevo.quantize.pruning import SparseFit, SparsityCost, sparsity_costs
@@ -64,7 +64,7 @@ Record = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(ZeroingConfig):
     """Prune, fit and code a detector."""
 
     network: str = "yolo-fastest-1.1"
@@ -77,10 +77,6 @@ class Config:
     """Who chooses the zeros, of magnitude, second_order and directed."""
     calibration: int = 64
     """Training images that layers are fitted to."""
-    more: float = 1.5
-    """Survivors that directed evolution starts from, for each one that it leaves."""
-    cycles: int = 2
-    """Of zeroing and refits."""
     generations: int = 30
     """Of a cycle."""
     repair: int = 0
@@ -93,12 +89,6 @@ class Config:
     """Binary digits that multipliers keep in the file."""
     examples: int = 3
     """Images of the picture."""
-    seed: int = 0
-    """Of everything."""
-    runs: pathlib.Path = pathlib.Path("runs")
-    """Where the run folder lies; what is measured is not measured again."""
-    results: pathlib.Path = pathlib.Path("results")
-    """Where the table and the pictures go."""
 
 
 def main(config: Config) -> None:
@@ -201,7 +191,6 @@ class Run:
     def _network(self, bits: int, zeros: float, method: str) -> tuple[QuantizedNetwork, int]:
         config, subject = self.config, self.subject
         width = {"*": bits} | dict.fromkeys(subject.depthwise, DEPTHWISE)
-        evaluations = 0
 
         def problem(network: QuantizedNetwork) -> NetworkProblem:
             maps = FixedMaps.of(network, subject.detector.shapes, subject.numbers)
@@ -223,26 +212,12 @@ class Run:
         def rounded(fit: SparseFit) -> QuantizedNetwork:
             return self.teacher.convert(bits=width, rounding=fit)
 
-        zeroing = Zeroing(
-            problem,
-            rounded,
-            self.images[:SAMPLE],
-            more=config.more,
-            cycles=config.cycles,
-            generations=config.generations,
-            population=config.population,
-            seed=config.seed,
-        )
-        shares = self._shares(zeros)
+        zeroing = Zeroing(config, problem, rounded, self.images[:SAMPLE])
+        fitted = zeroing.fitted(self._shares(zeros), method)
+        generations = config.repair
         if method == "directed" and zeros:
-            fit = SparseFit(masks=zeroing.masks(shares), seed=config.seed)
-            evaluations += config.cycles * config.generations * config.population
-        else:
-            order: Any = method if method != "directed" else "second_order"
-            fit = SparseFit(zeros=shares, order=order, seed=config.seed)
-        network = rounded(fit)
-        evaluations += config.repair * config.population
-        return zeroing.search(network, masks_of(network), config.repair), evaluations
+            generations += config.cycles * config.generations
+        return zeroing.repaired(fitted), generations * config.population
 
     def draw_examples(self, path: pathlib.Path) -> None:
         """Labels, the float network, and the sparsest files of the fewest bits.

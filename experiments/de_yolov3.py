@@ -25,14 +25,14 @@ import jax
 import numpy as np
 from flax.traverse_util import unflatten_dict
 from rich.console import Console
-from zeroing import Zeroing, masks_of
+from zeroing import Zeroing, ZeroingConfig, masks_of
 
 from qevo import NetworkProblem, QuantizedNetwork
 from qevo.compress import compress, decompress, open_compressed, summarize
+from qevo.core.writing import write_whole
 from qevo.data import load_detection
 from qevo.detection import place
 from qevo.nets import FixedMaps
-from qevo.nets.file import write_whole
 from qevo.quantize import FloatTeacher
 from qevo.quantize.importing.darknet import Detector, load_cfg, read_weights, variable_shapes
 from qevo.quantize.rounding import round_squared_error
@@ -41,6 +41,7 @@ from qevo.run.provenance import commit, device, versions
 from qevo.run.session import script
 
 CFG = pathlib.Path(__file__).parent / "cfg" / "yolov3.cfg"
+PLACES = ("cfg", "weights", "runs", "results")  # where files lie; the record says which weights
 LEAKY_GAIN = 2 / (1 + 0.1**2)  # that keeps the variance behind a leaky ReLU
 
 console = Console(width=120)
@@ -136,7 +137,7 @@ def main(config: Config) -> None:
         )
     console.print(f"file: {file.bytes:,} bytes for {file.parameters:,} parameters")
     summary = {
-        "command": f"python experiments/de_yolov3.py {' '.join(flags(config))}".strip(),
+        "command": f"python experiments/de_yolov3.py {' '.join(flags(config, leave_out=PLACES))}",
         "weights": "published" if config.weights else "random, of the true shapes",
         "parameters": file.parameters,
         "rounded": rounded,
@@ -200,16 +201,8 @@ def cycle(
             batch_chunk=1,
         )
 
-    zeroing = Zeroing(
-        problem,
-        lambda fit: network,
-        images[:1],
-        more=1.0,
-        cycles=1,
-        generations=1,
-        population=config.population,
-        seed=config.seed,
-    )
+    settings = ZeroingConfig(population=config.population, seed=config.seed)
+    zeroing = Zeroing(settings, problem, lambda fit: network, images[:1])
     masks = {layer: masks_of(network)[layer]}
     return zeroing.search(network, masks, 1, {layer: config.zeros})
 

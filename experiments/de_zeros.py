@@ -24,18 +24,16 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from de_lenet import COLORS, METHODS, SAMPLE, soft_labels
+from classifier import COLORS, METHODS, Classifier, console, trained
+from flax import linen as nn
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
-from zeroing import SHARES, Zeroing, masks_of, shares_of
+from zeroing import ZeroingConfig, shares_of
 
-from qevo import NetworkProblem, QuantizedNetwork
-from qevo.data import load
+from qevo.data import Dataset, load
 from qevo.nets import Float, LeNet5
-from qevo.quantize import FloatTeacher, TrainingConfig, float_logits, load_published, train
-from qevo.quantize.pruning import SparseFit, sparsity_costs
+from qevo.quantize import load_published
 from qevo.quantize.published import published_scaling
 from qevo.report.picture import STYLE
 from qevo.run import folder as files
@@ -45,12 +43,11 @@ from qevo.run.session import script
 
 WEIGHTS = pathlib.Path("weights") / "resnet_cifar10" / "resnet20_cifar10_f32.npz"
 
-console = Console(width=120)
 Record = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(ZeroingConfig):
     """Zero in every way."""
 
     network: Literal["lenet_5", "resnet_20"] = "lenet_5"
@@ -61,26 +58,6 @@ class Config:
     """Who chooses."""
     bits: int = 4
     """Of the survivors."""
-    calibration: int = 4000
-    """Images that layers are fitted to."""
-    more: float = 1.5
-    """Survivors that directed evolution starts from, for each one that it leaves."""
-    cycles: int = 2
-    """Of zeroing and refits."""
-    generations: int = 40
-    """Of a cycle."""
-    repair: int = 60
-    """Generations of the search that keeps the zeros, for every mask."""
-    population: int = 16
-    """Candidates of a generation."""
-    batch: int = 512
-    """Images that candidates are scored on."""
-    seed: int = 0
-    """Of everything."""
-    runs: pathlib.Path = pathlib.Path("runs")
-    """Where the run folder lies; what is measured is not measured again."""
-    results: pathlib.Path = pathlib.Path("results")
-    """Where the table and the picture go."""
 
 
 def main(config: Config) -> None:
@@ -89,7 +66,7 @@ def main(config: Config) -> None:
     rows = [run.row(zeros, method) for zeros in config.zeros for method in config.methods]
     summary = {
         "command": f"python experiments/de_zeros.py {' '.join(flags(config))}".strip(),
-        "float": run.float_accuracy,
+        "float": run.classifier.float_accuracy,
         "rows": rows,
         "versions": versions(),
         "device": device(),
@@ -99,8 +76,8 @@ def main(config: Config) -> None:
     text = json.dumps(summary, indent=2) + "\n"
     name = f"de_zeros_{config.network}"
     (config.results / f"{name}.json").write_text(text, encoding="utf-8")
-    draw(config.results / f"{name}.png", config, rows, run.float_accuracy)
-    console.print(table(config, rows, run.float_accuracy))
+    draw(config.results / f"{name}.png", config, rows, run.classifier.float_accuracy)
+    console.print(table(config, rows, run.classifier.float_accuracy))
 
 
 class Run:
@@ -110,34 +87,8 @@ class Run:
         self.config = config
         self.folder = config.runs / f"de-zeros-{config.network}-{config.seed}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        data = "mnist" if config.network == "lenet_5" else "cifar10"
-        self.data = load(data, seed=config.seed)
-        self.module, variables = self._float()
-        search = self.data.search.images[: config.calibration]
-        self.teacher = FloatTeacher(self.module, variables, search)
-        logits = {
-            name: float_logits(self.module, variables, getattr(self.data, name).images)
-            for name in ("search", "validation", "test")
-        }
-        self.soft = {name: soft_labels(logits[name]) for name in ("search", "validation")}
-        self.float_accuracy = {
-            name: float((logits[name].argmax(1) == getattr(self.data, name).labels).mean())
-            for name in ("validation", "test")
-        }
-        with console.status("what zeros cost in each layer"):
-            self.costs = sparsity_costs(self.teacher, SHARES, bits=config.bits)
-        dense = self._rounded(SparseFit(zeros=dict.fromkeys(self.costs, 0.5), order="magnitude"))
-        self.sizes = {name: kernel.size for name, kernel in dense.weights.items()}
-        self.zeroing = Zeroing(
-            self._problem,
-            self._rounded,
-            search[:SAMPLE],
-            more=config.more,
-            cycles=config.cycles,
-            generations=config.generations,
-            population=config.population,
-            seed=config.seed,
-        )
+        data = load("mnist" if config.network == "lenet_5" else "cifar10", seed=config.seed)
+        self.classifier = Classifier(config, config.bits, data, *self._float(data))
 
     def row(self, zeros: float, method: str) -> Record:
         """What is measured of one network."""
@@ -146,67 +97,30 @@ class Run:
             return files.read_json(path)
         began = time.monotonic()
         with console.status(f"{config.network}: {100 * zeros:g} % zeros, {METHODS[method]}"):
-            shares = shares_of(self.costs, self.sizes, zeros)
-            if method == "directed":
-                fit = SparseFit(masks=self.zeroing.masks(shares), seed=config.seed)
-            else:
-                order: Any = method
-                fit = SparseFit(zeros=shares, order=order, seed=config.seed)
-            fitted = self._rounded(fit)
-            network = self.zeroing.search(fitted, masks_of(fitted), config.repair)
+            shares = shares_of(self.classifier.costs, self.classifier.sizes, zeros)
+            fitted = self.classifier.zeroing.fitted(shares, method)
+            network = self.classifier.zeroing.repaired(fitted)
         kernels = [np.asarray(kernel) for kernel in network.weights.values()]
         found = {
             "zeros": zeros,
             "method": method,
             "all_zeros": sum(int((k == 0).sum()) for k in kernels) / sum(k.size for k in kernels),
-            "fitted": self._accuracy(fitted, "validation"),
-            "validation": self._accuracy(network, "validation"),
-            "test": self._accuracy(network, "test"),
+            "fitted": self.classifier.accuracy(fitted, "validation"),
+            "validation": self.classifier.accuracy(network, "validation"),
+            "test": self.classifier.accuracy(network, "test"),
             "seconds": time.monotonic() - began,
         }
         files.write_json(path, found)
         return found
 
-    def _problem(self, network: QuantizedNetwork) -> NetworkProblem:
-        data = self.data
-        return NetworkProblem.of(
-            network,
-            data.search.images,
-            self.soft["search"],
-            data.validation.images,
-            data.validation.labels,
-            validation_targets=self.soft["validation"],
-            radius=127,
-            batch_size=self.config.batch,
-            arithmetic="fast",
-        )
-
-    def _rounded(self, fit: SparseFit) -> QuantizedNetwork:
-        return self.teacher.convert(bits=self.config.bits, rounding=fit)
-
-    def _accuracy(self, network: QuantizedNetwork, part: str) -> float:
-        split = getattr(self.data, part)
-        return float((network(split.images).argmax(1) == split.labels).mean())
-
-    def _float(self) -> tuple[Any, Any]:
+    def _float(self, data: Dataset) -> tuple[nn.Module, Any]:
         if self.config.network == "resnet_20":
             path = pathlib.Path(os.environ.get("QEVO_DATA_DIR", ".")) / WEIGHTS
             module, variables = load_published(path)
             return module.clone(numerics=Float(scaling=published_scaling(module))), variables
-        module, path = (
-            LeNet5(channels=(20, 50), hidden=(500,), padding="VALID"),
-            self.folder / files.TEACHER,
-        )
-        if not path.exists():
-            training = TrainingConfig(
-                epochs=20, batch=250, learning_rate=2e-3, weight_decay=0.3, seed=self.config.seed
-            )
-            search = self.data.search
-            with console.status("training"):
-                files.save_arrays(
-                    path, train(module, search.images, search.labels, config=training)
-                )
-        return module, files.load_arrays(path)
+        module = LeNet5(channels=(20, 50), hidden=(500,), padding="VALID")
+        options = {"epochs": 20, "weight_decay": 0.3, "seed": self.config.seed}
+        return module, trained(module, data, self.folder / files.TEACHER, **options)
 
 
 def table(config: Config, rows: list[Record], accuracy: Mapping[str, float]) -> Table:

@@ -36,6 +36,7 @@ from qevo.run.provenance import commit, device, versions
 from qevo.run.session import script
 
 NAME = "yolo_bccd"
+PLACES = ("cfg", "runs")  # where files lie; the record has the name of the cfg
 CFG = "net.cfg"
 WEIGHTS = "net.weights"
 
@@ -48,7 +49,7 @@ class Config:
 
     data: str = "bccd"
     """Images with boxes, with parts train, val and test."""
-    cfg: pathlib.Path = pathlib.Path("experiments/cfg/yolo-bccd.cfg")
+    cfg: pathlib.Path = pathlib.Path(__file__).parent / "cfg" / "yolo-bccd.cfg"
     """The architecture."""
     epochs: int = 70
     """Passes over the training images."""
@@ -128,7 +129,10 @@ def run(config: Config, folder: pathlib.Path) -> dict[str, Any]:
     parts = {"val": (validation, held_out), "test": (test, fitted(test, size))}
     measured = {part: precision(detector, variables, *pair) for part, pair in parts.items()}
     return {
-        "command": " ".join(["python", f"experiments/{NAME}.py", *flags(config)]),
+        "command": " ".join(
+            ["python", f"experiments/{NAME}.py", *flags(config, leave_out=("cfg", "runs"))]
+        ),
+        "cfg": config.cfg.name,
         "precision": {
             part: {
                 "map50": found.map50,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,42 +20,72 @@ Masks = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
+class ZeroingConfig:
+    """How zeros are searched for, and where results go."""
+
+    calibration: int = 4000
+    """Images that layers are fitted to."""
+    more: float = 1.5
+    """Survivors that directed evolution starts from, for each one that it leaves."""
+    cycles: int = 2
+    """Of zeroing and refits."""
+    generations: int = 40
+    """Of a cycle."""
+    repair: int = 60
+    """Generations of the search that keeps the zeros, for every mask."""
+    population: int = 16
+    """Candidates of a generation."""
+    batch: int = 512
+    """Images that candidates are scored on."""
+    seed: int = 0
+    """Of everything."""
+    runs: pathlib.Path = pathlib.Path("runs")
+    """Where the run folder lies; what is there is not made again."""
+    results: pathlib.Path = pathlib.Path("results")
+    """Where the table and the pictures go."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Zeroing:
     """A search over zeros and survivors, and how often it is refitted.
 
     Attributes:
+      config: how.
       problem: the search around a network.
       rounded: a network of the float one, by a rounding.
       sample: images uint8 ``[n, H, W, C]`` that importance is measured on.
-      more: survivors that directed evolution starts from, for each one that it leaves.
-      cycles: of zeroing and refits.
-      generations: of a cycle.
-      population: candidates of a generation.
-      seed: of everything.
     """
 
+    config: ZeroingConfig
     problem: Callable[[QuantizedNetwork], NetworkProblem]
     rounded: Callable[[SparseFit], QuantizedNetwork]
     sample: np.ndarray
-    more: float
-    cycles: int
-    generations: int
-    population: int
-    seed: int
+
+    def fitted(self, shares: Mapping[str, float], method: str) -> QuantizedNetwork:
+        """Survivors of a method's masks, layer by layer; these are `SparseFit`'s or "directed"."""
+        if method == "directed" and any(shares.values()):
+            return self.rounded(SparseFit(masks=self.masks(shares), seed=self.config.seed))
+        order: Any = "second_order" if method == "directed" else method
+        return self.rounded(SparseFit(zeros=shares, order=order, seed=self.config.seed))
+
+    def repaired(self, network: QuantizedNetwork) -> QuantizedNetwork:
+        """What the search makes of the survivors."""
+        return self.search(network, masks_of(network), self.config.repair)
 
     def masks(self, zeros: Mapping[str, float]) -> dict[str, np.ndarray]:
         """Masks with these shares of zeros, by directed evolution from fewer."""
+        config = self.config
         left = {name: 1 - share for name, share in zeros.items()}
-        begin = {name: max(1 - self.more * share, 0.0) for name, share in left.items()}
-        network = self.rounded(SparseFit(zeros=begin, seed=self.seed))
+        begin = {name: max(1 - config.more * share, 0.0) for name, share in left.items()}
+        network = self.rounded(SparseFit(zeros=begin, seed=config.seed))
         masks: dict[str, np.ndarray] = {}
-        for cycle in range(1, self.cycles + 1):
-            rest = self.more ** (1 - cycle / self.cycles)
+        for cycle in range(1, config.cycles + 1):
+            rest = config.more ** (1 - cycle / config.cycles)
             goals = {name: max(1 - rest * share, 0.0) for name, share in left.items()}
-            network = self.search(network, masks_of(network), self.generations, goals)
+            network = self.search(network, masks_of(network), config.generations, goals)
             masks = masks_of(network)
-            if cycle < self.cycles:
-                network = self.rounded(SparseFit(masks=masks, seed=self.seed))
+            if cycle < config.cycles:
+                network = self.rounded(SparseFit(masks=masks, seed=config.seed))
         return masks
 
     def search(
@@ -75,13 +107,13 @@ class Zeroing:
         )
         settings = DirectedConfig(
             zeros=tuple((f"weights/{name}", share) for name, share in goals.items()),
-            population=self.population,
-            committed=max(self.population // 4, 1),
+            population=self.config.population,
+            committed=max(self.config.population // 4, 1),
         )
         result = evolve(
             Directed(problem.space, settings, importance),
             problem,
-            self.seed,
+            self.config.seed,
             generations=generations,
             progress=False,
         )

@@ -1,0 +1,126 @@
+"""A float classifier and networks of it with zeros, for the scripts beside it."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from rich.console import Console
+from zeroing import SHARES, Zeroing, ZeroingConfig
+
+from qevo import NetworkProblem, QuantizedNetwork
+from qevo.data import Dataset
+from qevo.integer.loss import softmax
+from qevo.quantize import FloatTeacher, TrainingConfig, float_logits, train
+from qevo.quantize.pruning import SparseFit, sparsity_costs
+from qevo.run import folder as files
+
+LOGIT_BITS = 13  # fraction bits of the float network's logits
+SAMPLE = 512  # images that importance is measured on
+METHODS = {
+    "random": "random",
+    "magnitude": "magnitude",
+    "second_order": "second order",
+    "directed": "directed evolution",
+}
+COLORS = {
+    "random": "#9ca3af",
+    "magnitude": "#c2410c",
+    "second_order": "#0e7490",
+    "directed": "#15803d",
+}
+
+console = Console(width=150)
+
+
+class Classifier:
+    """The float network, what zeros cost in it, and what all networks of it share.
+
+    Args:
+      config: of the search.
+      bits: of the survivors.
+      data: images with labels.
+      module, variables: the float network.
+    """
+
+    def __init__(
+        self, config: ZeroingConfig, bits: int, data: Dataset, module: nn.Module, variables: Any
+    ) -> None:
+        self.batch, self.bits, self.data = config.batch, bits, data
+        search = data.search.images
+        self.teacher = FloatTeacher(module, variables, search[: config.calibration])
+        logits = {
+            name: float_logits(module, variables, getattr(data, name).images)
+            for name in ("search", "validation", "test")
+        }
+        self.soft = {name: soft_labels(logits[name]) for name in ("search", "validation")}
+        self.float_accuracy = {
+            name: float((logits[name].argmax(1) == getattr(data, name).labels).mean())
+            for name in ("validation", "test")
+        }
+        with console.status("what zeros cost in each layer"):
+            self.costs = sparsity_costs(self.teacher, SHARES, bits=bits)
+        self.zeroing = Zeroing(config, self._problem, self._rounded, search[:SAMPLE])
+        half = SparseFit(zeros=dict.fromkeys(self.costs, 0.5), order="magnitude")
+        self.dense = self._rounded(half)
+        self.sizes = {name: kernel.size for name, kernel in self.dense.weights.items()}
+
+    def accuracy(self, network: QuantizedNetwork, part: str) -> float:
+        """Of a part of the data, 0 to 1."""
+        split = getattr(self.data, part)
+        return float((network(split.images).argmax(1) == split.labels).mean())
+
+    def _problem(self, network: QuantizedNetwork) -> NetworkProblem:
+        data = self.data
+        return NetworkProblem.of(
+            network,
+            data.search.images,
+            self.soft["search"],
+            data.validation.images,
+            data.validation.labels,
+            validation_targets=self.soft["validation"],
+            radius=127,
+            batch_size=min(self.batch, len(data.search)),
+            arithmetic="fast",
+        )
+
+    def _rounded(self, fit: SparseFit) -> QuantizedNetwork:
+        return self.teacher.convert(bits=self.bits, rounding=fit)
+
+
+def trained(
+    module: nn.Module,
+    data: Dataset,
+    path: pathlib.Path,
+    *,
+    epochs: int,
+    weight_decay: float,
+    seed: int,
+) -> Any:
+    """The variables in a file, trained if it is not there."""
+    if not path.exists():
+        training = TrainingConfig(
+            epochs=epochs,
+            batch=min(250, len(data.search)),
+            learning_rate=2e-3,
+            weight_decay=weight_decay,
+            seed=seed,
+        )
+        images, labels = data.search.images, data.search.labels
+        with console.status("training"):
+            files.save_arrays(path, train(module, images, labels, config=training))
+    return files.load_arrays(path)
+
+
+def soft_labels(logits: np.ndarray) -> np.ndarray:
+    """Frequencies int32 ``[n, C]`` of a float network's classes."""
+    fixed = np.rint(np.clip(logits, -1e4, 1e4) * 2.0**LOGIT_BITS).astype(np.int32)
+    parts = range(0, len(fixed), 1 << 15)
+    found = [
+        softmax(jnp.asarray(fixed[i : i + (1 << 15)]), fraction_bits=LOGIT_BITS) for i in parts
+    ]
+    return np.concatenate(jax.device_get(found))
