@@ -12,6 +12,7 @@ import numpy as np
 from qevo.export.c_functions import FUNCTIONS, MAIN
 from qevo.export.memory import place
 from qevo.export.steps import (
+    UNITS,
     Add,
     Average,
     Concat,
@@ -28,12 +29,6 @@ from qevo.export.steps import (
 from qevo.nets.network import QuantizedNetwork
 
 WIDTH = 100
-UNITS = {
-    "logits": "nat",
-    "image": "level of the int8 input",
-    "maps": "unit of the maps, which follow each other, each [height][width][channel]",
-    None: "level of the last activation",
-}
 
 
 class CSource(NamedTuple):

@@ -9,6 +9,7 @@ import numpy as np
 
 from qevo.errors import QevoError
 from qevo.export.steps import (
+    UNITS,
     Add,
     Average,
     Concat,
@@ -33,12 +34,6 @@ OPSET = 21  # the first with 4-bit integers
 IR_VERSION = 10
 APART = 16  # bits between two sums of 8 bits that 24 hold
 MIDDLE = 128  # what stands for 0 in a tensor with negative values
-UNITS = {
-    "logits": "nats",
-    "image": "levels of the int8 input",
-    "maps": "units of the maps, each [height, width, channel], in a row",
-    None: "levels of the last activation",
-}
 NARROW = (-8, 7)  # levels that a 4-bit integer holds
 
 
@@ -88,7 +83,7 @@ def onnx_model(network: QuantizedNetwork, form: Form = "integer") -> bytes:
         producer_name="qevo",
     )
     unit = UNITS[network.head]
-    model.doc_string = f"{result} / 2**{network.fraction_bits} is in {unit}"
+    model.doc_string = f"2**{network.fraction_bits} of {result} is one {unit}"
     try:
         checker.check_model(model, full_check=True)
     except checker.ValidationError as error:

@@ -17,6 +17,13 @@ from qevo.nets.arithmetic import LayerArithmetic
 from qevo.nets.network import QuantizedNetwork, variables_of
 from qevo.nets.numerics import Activation, Numerics, Product
 
+UNITS = {  # what 2**fraction_bits of an output is one of
+    "logits": "nat",
+    "image": "level of the int8 input",
+    "maps": "unit of the maps, which follow each other, each [height][width][channel]",
+    None: "level of the last activation",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
