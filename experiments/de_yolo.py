@@ -292,10 +292,9 @@ def draw(path: pathlib.Path, subject: Subject, rows: list[Record], real: dict[st
                     )
         axes[0].axhline(100 * real["map50"], color="0.6", lw=0.8, label="float")
         axes[0].set_ylabel("mAP50, %")
-        axes[1].set_ylabel("objects that the float network is sure of, still found, %")
+        axes[1].set_ylabel("sure objects still found, %")
         for ax in axes:
             ax.set_xlabel("zeros, %")
-            ax.set_ylim(bottom=0)
         axes[0].set_title(subject.name, loc="left")
         axes[0].legend(frameon=False)
         figure.savefig(path, dpi=130)
