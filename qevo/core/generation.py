@@ -125,25 +125,35 @@ def scan_generations(
     chunk: int | None,
     mesh: Mesh | None,
 ) -> tuple[Carry, Metrics]:
-    """``length`` generations in one call; metrics int32 ``[length]``, generation 0 where done.
+    """``length`` generations in one call, or fewer once the run is done.
+
+    Metrics are int32 ``[length]``, zeros (generation 0) from where it was done.
 
     Every device of a mesh does the whole generation but for the scores, of which each computes its
     share. All of it lies in one `jax.shard_map`: what the partitioner is free to place, it shares
-    out too, at the price of many small messages in every generation.
+    out too, at the price of many small messages in every generation. A loop that ends, in place of
+    a scan of `jax.lax.cond`, leaves the state where it is: a branch would copy it twice.
     """
 
     def scan(problem: Problem, key: jax.Array, carry: Carry) -> tuple[Carry, Metrics]:
-        def step(carry: Carry, _: None) -> tuple[Carry, Metrics]:
-            def live(carry: Carry) -> tuple[Carry, Metrics]:
-                return run_generation(
-                    algorithm, problem, key, carry, rules=rules, chunk=chunk, mesh=mesh
-                )
+        def generation(carry: Carry) -> tuple[Carry, Metrics]:
+            return run_generation(
+                algorithm, problem, key, carry, rules=rules, chunk=chunk, mesh=mesh
+            )
 
-            shapes = jax.eval_shape(lambda c: live(c)[1], carry)
-            idle = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-            return jax.lax.cond(carry.done, lambda c: (c, idle), live, carry)
+        def goes_on(loop: tuple[jax.Array, Carry, Metrics]) -> jax.Array:
+            step, carry, _ = loop
+            return (step < length) & ~carry.done
 
-        return jax.lax.scan(step, carry, length=length)
+        def go_on(loop: tuple[jax.Array, Carry, Metrics]) -> tuple[jax.Array, Carry, Metrics]:
+            step, carry, records = loop
+            carry, record = generation(carry)
+            records = jax.tree.map(lambda all, one: all.at[step].set(one), records, record)
+            return step + 1, carry, records
+
+        record = jax.eval_shape(generation, carry)[1]
+        records = jax.tree.map(lambda one: jnp.zeros((length, *one.shape), one.dtype), record)
+        return jax.lax.while_loop(goes_on, go_on, (jnp.int32(0), carry, records))[1:]
 
     if mesh is None:
         return scan(problem, key, carry)
