@@ -24,7 +24,7 @@ from qevo.core.bisection import largest_limit
 from qevo.core.mutation import level_shifts
 from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal
-from qevo.core.random import weighted_positions
+from qevo.core.random import bits16, weighted_positions
 from qevo.core.space import Space
 from qevo.errors import QevoError
 
@@ -346,7 +346,7 @@ class Directed(Algorithm):
         )
         parts = (state.genes, state.low, state.high, weights)
         old, low, high, weight = (part.at[positions].get(mode="clip") for part in parts)
-        new = level_shifts(key_shift, old, low, high, 1)
+        new = level_shifts(bits16(key_shift, old.shape), old, low, high, 1)
         # A survivor stays one: it moves away from zero, or not at all.
         outward = jnp.clip(2 * old.astype(jnp.int32), low, high).astype(jnp.int8)
         new = jnp.where(weight & (new == 0), outward, new)

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from qevo.core.algorithm import Algorithm
@@ -26,8 +27,8 @@ from qevo.core.mutation import (
 )
 from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal, edit
-from qevo.core.random import bits16, coin_flips, uniform_levels
-from qevo.core.selection import WORST
+from qevo.core.random import bulk_bits16, coin_flips, uniform_levels
+from qevo.core.selection import WORST, ranks
 from qevo.core.space import Space
 from qevo.errors import QevoError
 
@@ -186,19 +187,18 @@ class Genetic(Algorithm):
             kept = jnp.int32(self.population_size - self.config.elite)
         else:
             # The best child meets the worst member, and so on: the best of all of them stay.
-            rank = jnp.argsort(fitness, stable=True)
-            worst = jnp.argsort(~state.fitness, stable=True)[: self.population_size]
+            every = jnp.arange(self.config.population, dtype=jnp.int32)
+            worst = jnp.zeros_like(every).at[ranks(~state.fitness)].set(every)
             first = jnp.minimum(
                 state.generation * self.population_size,
                 self.config.population - self.population_size,
             )
-            theirs = first + jnp.arange(self.population_size, dtype=jnp.int32)
-            rank = jnp.where(unscored, jnp.arange(self.population_size), rank)
-            places = jnp.where(unscored, theirs, worst)
-            stays = unscored | (fitness[rank] <= state.fitness[places])
+            theirs = first + every[: self.population_size]
+            places = jnp.where(unscored, theirs, worst[ranks(fitness)])
+            stays = unscored | (fitness <= state.fitness[places])
             places = jnp.where(stays, places, self.config.population)
-            population = state.population.at[places].set(children[rank], mode="drop")
-            scores = state.fitness.at[places].set(fitness[rank], mode="drop")
+            population = state.population.at[places].set(children, mode="drop")
+            scores = state.fitness.at[places].set(fitness, mode="drop")
             kept = jnp.sum(stays, dtype=jnp.int32)
         state = dataclasses.replace(
             state, population=population, fitness=scores, generation=state.generation + 1
@@ -207,33 +207,33 @@ class Genetic(Algorithm):
 
     def _children(self, key: jax.Array, state: GeneticState) -> jax.Array:
         """Children of the members, int8 ``[P, N]``; the elite first where it is scored anew."""
-        c, count = self.config, self.population_size
-        keys = jax.random.split(key, 5)
-        size = state.population.shape[1]
-        drawn = jax.random.randint(keys[0], (count, 2, c.tournament), 0, c.population, jnp.int32)
+        c, count, size = self.config, self.population_size, self.space.size
+        key_lots, key_cross, key_positions = jax.random.split(key, 3)
+        lots = bulk_bits16(key_lots, (count, 2 * c.tournament + 2 + 2 * self.slots))
+        in_tournaments, for_crossing, for_share, for_use, for_shift = jnp.split(
+            lots, np.cumsum([2 * c.tournament, 1, 1, self.slots]), axis=1
+        )
+        drawn = in_tournaments.reshape(count, 2, c.tournament).astype(jnp.int32)
+        drawn = drawn * c.population >> 16
         best = jnp.argmin(state.fitness[drawn], axis=-1, keepdims=True)
         parents = jnp.take_along_axis(drawn, best, axis=-1)[..., 0]
-        first = state.population[parents[:, 0]]
-
-        crossed = bits16(keys[1], (count,)).astype(jnp.int32) < self.crossed
+        children = state.population[parents[:, 0]]
+        crossed = for_crossing[:, 0].astype(jnp.int32) < self.crossed
         if self.crossed:
-            other = self._mask(keys[2], count, size) & crossed[:, None]
-            children = jnp.where(other, state.population[parents[:, 1]], first)
-        else:
-            children = first
+            other = self._mask(key_cross, count, size) & crossed[:, None]
+            children = jnp.where(other, state.population[parents[:, 1]], children)
 
         movable = None if self.all_movable else (state.low < state.high).astype(jnp.int32)
-        key_used, key_share, key_shift = jax.random.split(keys[4], 3)
-        positions = mutable_positions(keys[3], movable, size, count, self.slots)
+        positions = mutable_positions(key_positions, movable, size, count, self.slots)
         if c.mutation == "binomial":
             share = jnp.full(count, self.share, jnp.int32)
         else:
-            share = power_law_shares(key_share, self.law, count, self.slots)
-        used = used_slots(key_used, share, self.slots)
+            share = power_law_shares(for_share[:, 0], self.law, self.slots)
+        used = used_slots(for_use, share)
         used = used.at[:, 0].set(used[:, 0] | ~crossed)  # the slots' places are drawn at random
         old = jnp.take_along_axis(children, jnp.minimum(positions, size - 1), axis=1)
         low, high = (part.at[positions].get(mode="clip") for part in (state.low, state.high))
-        values = level_shifts(key_shift, old, low, high, c.levels)
+        values = level_shifts(for_shift, old, low, high, c.levels)
         children = jax.vmap(edit)(children, jnp.where(used, positions, size), values)
         if c.replacement == "generational" and c.elite:
             elite = jnp.argsort(state.fitness, stable=True)[: c.elite]

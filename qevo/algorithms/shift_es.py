@@ -185,9 +185,9 @@ class ShiftES(Algorithm):
             share = jnp.where(jnp.arange(mutants) % 2, state.share * 2, state.share // 2)
         else:
             key_share = jax.random.fold_in(key_use, 1)
-            share = power_law_shares(key_share, self.law, mutants, self.slots)
+            share = power_law_shares(bits16(key_share, (mutants,)), self.law, self.slots)
         # At least one: the slots' places are drawn at random.
-        used = used_slots(key_use, share, self.slots).at[:, 0].set(True)
+        used = used_slots(bits16(key_use, (mutants, self.slots)), share).at[:, 0].set(True)
         values = self._shift(key_shift, state, positions)
         positions = jnp.where(used, positions, size)
 
@@ -298,7 +298,7 @@ class ShiftES(Algorithm):
         """New levels int8 of the genes at some positions, one or more away from the parent's."""
         parts = (state.parent, state.low, state.high)
         old, low, high = (part.at[positions].get(mode="clip") for part in parts)
-        return level_shifts(key, old, low, high, self.config.levels)
+        return level_shifts(bits16(key, old.shape), old, low, high, self.config.levels)
 
 
 def _plain(value: Any) -> Any:

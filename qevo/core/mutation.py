@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qevo.core.random import bits16, uniform_positions, weighted_positions
+from qevo.core.random import uniform_positions, weighted_positions
 from qevo.errors import QevoError
 
 ONE = 1 << 16  # a share of the slots in fixed point
@@ -28,26 +28,26 @@ def mutable_positions(
       rows: mutants.
       slots: G, at most as many as genes that can move.
     """
-    keys = jax.random.split(key, rows)
     if movable is None:
-        return jax.vmap(lambda k: uniform_positions(k, genes, 1, slots)[0])(keys)
+        return uniform_positions(key, genes, rows, slots)
+    keys = jax.random.split(key, rows)
     return jax.vmap(lambda k: weighted_positions(k, movable, 1, slots)[0])(keys)
 
 
 def level_shifts(
-    key: jax.Array, old: jax.Array, low: jax.Array, high: jax.Array, levels: int
+    lots: jax.Array, old: jax.Array, low: jax.Array, high: jax.Array, levels: int
 ) -> jax.Array:
     """New levels int8 of genes that can move, one or more away from the old ones.
 
     Each further level is half as likely; the direction is a fair coin's, turned round at a bound.
 
     Args:
-      key: PRNG key.
-      old, low, high: int8, all of one shape.
+      lots: random uint16.
+      old, low, high: int8, all of the same shape.
       levels: the largest shift.
     """
     old, low, high = (part.astype(jnp.int32) for part in (old, low, high))
-    draw = bits16(key, old.shape).astype(jnp.int32)
+    draw = lots.astype(jnp.int32)
     far = draw >> 1
     length = jnp.ones_like(draw)
     for level in range(1, levels):
@@ -72,19 +72,18 @@ def power_law(most: int, exponent: float) -> np.ndarray:
     return np.round(np.cumsum(mass) / np.sum(mass) * ONE).astype(np.int32)
 
 
-def power_law_shares(key: jax.Array, law: np.ndarray, rows: int, slots: int) -> jax.Array:
-    """Shares int32 ``[rows]`` of the slots, in 1/65536, after `power_law`."""
-    draw = bits16(key, (rows,)).astype(jnp.int32)
+def power_law_shares(lots: jax.Array, law: np.ndarray, slots: int) -> jax.Array:
+    """Shares int32 of the slots, in 1/65536, after `power_law`; one for each random uint16."""
+    draw = lots.astype(jnp.int32)
     strength = 1 + jnp.searchsorted(jnp.asarray(law), draw, side="right").astype(jnp.int32)
     return strength * ONE // slots
 
 
-def used_slots(key: jax.Array, share: jax.Array, slots: int) -> jax.Array:
-    """Which slots the mutants use, bool ``[rows, slots]``: each with the probability ``share``.
+def used_slots(lots: jax.Array, share: jax.Array) -> jax.Array:
+    """Which slots the mutants use, bool ``[rows, G]``: each with the probability ``share``.
 
     Args:
-      key: PRNG key.
+      lots: random uint16 ``[rows, G]``.
       share: int32 ``[rows]``, in 1/65536.
-      slots: G.
     """
-    return bits16(key, (share.shape[0], slots)).astype(jnp.int32) < share[:, None]
+    return lots.astype(jnp.int32) < share[:, None]

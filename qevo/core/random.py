@@ -6,7 +6,6 @@ Nothing here holds a floating-point value, so that one key gives one draw on eve
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -25,14 +24,19 @@ def bits16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def bulk_bits16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """As `bits16`, from a stream of its own: faster for many, as no word of the cipher is lost.
+    """As `bits16`, from a stream of its own: faster, as no word of the cipher is lost."""
+    count = math.prod(shape)
+    halves = jax.lax.bitcast_convert_type(_bulk_words(key, -(-count // 2)), jnp.uint16)
+    return halves.reshape(-1)[:count].reshape(shape)
+
+
+def _bulk_words(key: jax.Array, count: int) -> jax.Array:
+    """Uniform uint32 ``[count]``.
 
     `jax.random.bits` runs Threefry-2x32 once for each word, and keeps one of the two that it gives.
     """
-    count = math.prod(shape)
-    counters = jnp.arange(-(-count // 4) * 2, dtype=jnp.uint32)
-    words = threefry_2x32(jax.random.bits(key, (2,), jnp.uint32), counters)
-    return jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:count].reshape(shape)
+    counters = jnp.arange(-(-count // 2) * 2, dtype=jnp.uint32)
+    return threefry_2x32(jax.random.bits(key, (2,), jnp.uint32), counters)[:count]
 
 
 def weighted_positions(
@@ -64,45 +68,22 @@ def weighted_positions(
     Sampling*, 1992, section 3.4 (systematic sampling) and 3.7 (stratified).
     """
     ends = jnp.cumsum(weights.astype(jnp.uint32))
-
-    def locate(targets: jax.Array) -> jax.Array:
-        return jnp.searchsorted(ends, targets, side="right")
-
-    return _positions(key, ends[-1], locate, groups, size, padding=weights.shape[0], used=used)
-
-
-def uniform_positions(key: jax.Array, count: int, groups: int, size: int) -> jax.Array:
-    """`weighted_positions` where all ``count`` genes weigh the same, without a pass over them."""
-    return _positions(key, jnp.uint32(count), lambda targets: targets, groups, size, padding=count)
-
-
-def _positions(
-    key: jax.Array,
-    weight: jax.Array,
-    locate: Callable[[jax.Array], jax.Array],
-    groups: int,
-    size: int,
-    *,
-    padding: int,
-    used: jax.Array | None = None,
-) -> jax.Array:
-    """Positions int32 ``[groups, size]`` of points drawn in equal shares of a weight uint32 []."""
-    draws = groups * size
+    draws, padding = groups * size, weights.shape[0]
     strata = draws if used is None else (groups * used).astype(jnp.uint32)
     key_rotation, key_jitter, key_rows = jax.random.split(key, 3)
-    total = jnp.maximum(weight, 1)
+    total = jnp.maximum(ends[-1], 1)
     share = jnp.maximum(total // strata, 1)
     rotation = jax.random.bits(key_rotation, (), jnp.uint32) % total
     jitter = jax.random.bits(key_jitter, (draws,), jnp.uint32) % share
     targets = (rotation + jnp.arange(draws, dtype=jnp.uint32) * share + jitter) % total
-    positions = locate(targets).astype(jnp.int32)
+    positions = jnp.searchsorted(ends, targets, side="right").astype(jnp.int32)
     # Strata follow each other around the circle: a position comes again right after itself, or
     # where the circle closes on the first one.
     repeated = (positions == jnp.roll(positions, 1)) | (positions == positions[0])
     repeated = repeated.at[0].set(False)
     # More strata than units of weight wrap around the circle and meet what was drawn already.
     wrapped = jnp.arange(draws, dtype=jnp.uint32) >= total
-    unused = wrapped | (weight == 0)
+    unused = wrapped | (ends[-1] == 0)
     if used is not None:
         unused |= jnp.arange(draws, dtype=jnp.uint32) >= strata
     positions = jnp.where(repeated | unused, padding, positions)
@@ -111,6 +92,19 @@ def _positions(
     column = (jnp.arange(groups, dtype=jnp.uint32)[None, :] + deal) % jnp.uint32(groups)
     dealt = jnp.take_along_axis(positions.reshape(size, groups), column.astype(jnp.int32), axis=1)
     return dealt.T
+
+
+def uniform_positions(key: jax.Array, count: int, rows: int, size: int) -> jax.Array:
+    """Distinct positions int32 ``[rows, size]`` in ``0..count-1``, rows drawn by themselves.
+
+    As `weighted_positions` of equal weights for each row, without a pass over them. ``size`` is at
+    most ``count``.
+    """
+    words = _bulk_words(key, rows * (size + 1)).reshape(rows, size + 1)
+    share = count // size
+    rotation, jitter = words[:, :1] % count, words[:, 1:] % share
+    targets = rotation + jnp.arange(size, dtype=jnp.uint32) * share + jitter
+    return jnp.where(targets < count, targets, targets - count).astype(jnp.int32)
 
 
 def uniform_levels(key: jax.Array, low: jax.Array, high: jax.Array, count: int) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Selection in stages: all candidates on a few rows of the batch, fewer and fewer on more."""
+"""Selection: ranks, and stages that score all candidates on few rows, and fewer on more."""
 
 from __future__ import annotations
 
@@ -12,6 +12,19 @@ from qevo.core.proposal import Share
 from qevo.errors import QevoError
 
 WORST = 2**31 - 1  # fitness of what has not been evaluated to the end
+
+
+_COUNTED = 512  # as few are ranked faster by all comparisons than by a sort
+
+
+def ranks(values: jax.Array) -> jax.Array:
+    """The places int32 ``[P]`` of values int32 ``[P]`` in ascending order; ties keep theirs."""
+    places = jnp.arange(values.shape[0], dtype=jnp.int32)
+    if values.shape[0] > _COUNTED:
+        return jnp.zeros_like(places).at[jnp.argsort(values, stable=True)].set(places)
+    mine, others = values[:, None], values[None]
+    before = (others < mine) | ((others == mine) & (places[None] < places[:, None]))
+    return jnp.sum(before, axis=1, dtype=jnp.int32)
 
 
 class Stage(NamedTuple):

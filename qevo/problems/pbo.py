@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from qevo.core.counting import count_ones
 from qevo.core.problem import Problem
 from qevo.core.space import Space
 from qevo.errors import QevoError
@@ -71,7 +72,8 @@ class PBO(Problem):
     def fitness(self, solution: jax.Array, batch: Any) -> jax.Array:
         """The value that the suite maximises, negated (F18: the energy)."""
         part = _SUITE[self.function]
-        bits = solution.astype(jnp.int32)[self.chosen]
+        everything = self.chosen.shape == solution.shape
+        bits = (solution if everything else solution[self.chosen]).astype(jnp.int32)
         if part.layer is not None:
             bits = part.layer(bits)
         value = part.value(bits)
@@ -79,7 +81,7 @@ class PBO(Problem):
 
 
 def _one_max(bits: jax.Array) -> jax.Array:
-    return jnp.sum(bits, dtype=jnp.int32)
+    return count_ones(bits)
 
 
 def _leading_ones(bits: jax.Array) -> jax.Array:

@@ -154,12 +154,20 @@ def test_the_look_for_floats_finds_them(floats_in: Callable[..., list[str]]) -> 
     assert floats_in(lambda key: jax.random.uniform(key), jax.random.key(0))
 
 
-@pytest.mark.parametrize(("groups", "size"), SIZES)
-def test_equal_weights_need_no_pass_over_the_genes(groups: int, size: int) -> None:
-    ones = jnp.ones(GENES, jnp.int32)
-    for key in jax.random.split(jax.random.key(3), 20):
-        expected = draw_positions(key, ones, groups, size)
-        np.testing.assert_array_equal(uniform_positions(key, GENES, groups, size), expected)
+@pytest.mark.parametrize(("count", "size"), [(24, 1), (24, 7), (24, 24), (1, 1), (1 << 17, 3)])
+def test_uniform_positions_are_distinct_and_even(count: int, size: int) -> None:
+    rows = uniform_positions(jax.random.key(size), count, 20_000, size)
+    assert (rows.shape, rows.dtype) == ((20_000, size), jnp.int32)
+    rows = np.asarray(rows)
+    assert rows.min() >= 0
+    assert rows.max() < count
+    ordered = np.sort(rows, axis=1)
+    assert np.all(ordered[:, 1:] > ordered[:, :-1])
+    if count <= 24:
+        hits = np.bincount(rows.ravel(), minlength=count)
+        np.testing.assert_allclose(hits / len(rows), size / count, atol=0.02)
+        if 1 < size < count:  # rows are drawn by themselves
+            assert abs(np.corrcoef(rows[:-1, 0], rows[1:, 0])[0, 1]) < 0.03
 
 
 def test_uniform_levels_are_uniform_within_their_bounds() -> None:

@@ -14,10 +14,21 @@ from support import Medians, Walk, on_devices, onemax, state
 from qevo.algorithms import ShiftConfig, ShiftES
 from qevo.core import FunctionProblem, Proposal, Result, Space, evolve
 from qevo.core.proposal import Share
-from qevo.core.selection import WORST, Stage, check_stages, staged_scores
+from qevo.core.selection import WORST, Stage, check_stages, ranks, staged_scores
 from qevo.errors import QevoError
 
 ROWS = 20
+
+
+@pytest.mark.parametrize("size", [1, 7, 512, 513, 1000])
+def test_ranks_are_those_of_a_stable_sort(size: int) -> None:
+    values = np.random.RandomState(size).randint(-5, 5, size).astype(np.int32)
+    values[-1] = WORST
+    expected = np.empty(size, np.int32)
+    expected[np.argsort(values, kind="stable")] = np.arange(size)
+    found = jax.jit(ranks)(jnp.asarray(values))
+    assert found.dtype == jnp.int32
+    np.testing.assert_array_equal(found, expected)
 
 
 class Recorder:
