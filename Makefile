@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow bench bench-engine bench-kernel lint docs clean
+.PHONY: demo test test-slow test-oldest bench bench-engine bench-kernel lint docs clean
 
 demo: .venv/installed ## evolve a ternary network on images that come with qevo: runs/demo/
 	$(BIN)/qevo train --name demo $(DEMO)
@@ -15,6 +15,9 @@ test-slow: .venv/installed-dev ## the slow tests, and those for a GPU or TPU whe
 	$(BIN)/python -m pytest -m slow
 	@if $(BIN)/python -c "import jax, sys; sys.exit(jax.default_backend() == 'cpu')"; \
 	then $(BIN)/python -m pytest -m accelerator; else echo "no accelerator here"; fi
+
+test-oldest: .venv-oldest/installed ## all tests but the slow ones, with the oldest versions allowed
+	.venv-oldest/bin/python -m pytest -n 2
 
 bench: .venv/installed-dev ## where the time goes, and the share of pure inference
 	$(BIN)/python benchmarks/paths.py --output results/paths.json
@@ -35,8 +38,8 @@ lint: .venv/installed-dev ## style, types, and the direction of imports
 docs: .venv/installed-dev ## the documentation as a site: site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-clean: ## remove the environment
-	rm -rf .venv
+clean: ## remove the environments
+	rm -rf .venv .venv-oldest
 
 .venv/bin/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'qevo needs Python 3.11 or newer; set PYTHON=')"
@@ -54,3 +57,8 @@ clean: ## remove the environment
 .venv/installed-bench: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	touch $@ .venv/installed
+
+.venv-oldest/installed: pyproject.toml tests/oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --editable ".[dev]" --constraint tests/oldest.txt
+	touch $@
