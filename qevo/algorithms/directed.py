@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from qevo.algorithms.zero_patterns import Pattern, zeroed_together
 from qevo.core.algorithm import Algorithm
-from qevo.core.bisection import largest_limit
 from qevo.core.mutation import level_shifts
 from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal
@@ -45,10 +45,14 @@ class DirectedConfig:
     zeros: tuple[tuple[str, float], ...] = ()
     """Leaves of the space and the share of their genes that is to be zero, such as
     ``(("weights/dense_0", 0.95), ("weights/dense_1", 0.9))``, in the order of search."""
+    pattern: Pattern = "free"
+    """What is zeroed together: any weights; ``(n, m)``, all but at most n in each run of m rows of
+    a column, whatever the shares of ``zeros`` say; or "filters", whole output channels, of which
+    ``zeros`` are the shares."""
     population: int = 32
     """Candidates per generation (P): the network as it is, and P - 1 disjoint sets."""
     slots: int = 512
-    """The most weights of a set (G)."""
+    """The most weights of a set (G); one filter, where it has more."""
     step: float = 0.05
     """Share of a layer's surviving weights that a generation zeroes, as far as the slots go."""
     committed: int = 8
@@ -117,12 +121,15 @@ class Directed(Algorithm):
         super().__init__(space, config.population)
         self.config = config
         self.leaves = self._check()
-        self.slots = min(config.slots, space.size)
+        self.pattern = zeroed_together(config.pattern, space, self.leaves)
+        # A set has so many units of the pattern at most, and so many genes.
+        self.units = max(min(config.slots, space.size) // self.pattern.per_unit, 1)
+        self.slots = max(self.units * self.pattern.per_unit, config.shifted)
         # No sum of all draw weights passes 2**31.
         self.top_bits = max(min(12, 30 - space.size.bit_length()), 0)
         self.goals = np.array(
             [
-                round(share * self.space.layout[leaf].size)
+                self.pattern.goal(self.space.layout[leaf], share)
                 for leaf, (_, share) in zip(self.leaves, config.zeros, strict=True)
             ],
             np.int32,
@@ -187,6 +194,8 @@ class Directed(Algorithm):
         """All settings, and a digest of the importances."""
         known = dataclasses.asdict(self.config)
         known["zeros"] = [list(target) for target in self.config.zeros]
+        if not isinstance(self.config.pattern, str):
+            known["pattern"] = list(self.config.pattern)
         digest = hashlib.sha256(np.asarray(self.importance).tobytes()).hexdigest()
         return super().describe() | known | {"importance_sha256": digest}
 
@@ -208,12 +217,13 @@ class Directed(Algorithm):
 
     def solution(self, state: DirectedState) -> jax.Array:
         """The genes with all targets reached: what is missing goes by importance times square."""
-        missing, genes = self._missing(state), state.genes
+        missing, genes = self._missing(state.genes), state.genes
         saliency = _saliency(state, genes)
         for place, index in enumerate(self.leaves):
             leaf = self.space.layout[index]
             part = slice(leaf.offset, leaf.offset + leaf.size)
-            gone = _least(saliency[part], genes[part] != 0, jnp.maximum(missing[place], 0))
+            short = jnp.maximum(missing[place], 0)
+            gone = self.pattern.least(leaf, genes[part] != 0, saliency[part], short)
             genes = genes.at[part].set(jnp.where(gone, jnp.int8(0), genes[part]))
         return genes
 
@@ -236,20 +246,23 @@ class Directed(Algorithm):
         harm = jnp.where(counts > 0, rise // jnp.maximum(counts, 1), _NONE)[1:]
         best = jnp.argsort(harm, stable=True)[: self.config.committed] + 1
         taken = (phase == _ZERO) | (harm[best - 1] < 0)
-        positions = jnp.where(taken[:, None], proposal.positions[best], size).reshape(-1)
-        values = proposal.values[best].reshape(-1)
+        # Where a set is more than the step's share already, fewer are committed.
+        most = jnp.where(phase == _ZERO, self._share(self._open(state)), self._returning(state))
+        taken &= (phase == _REPAIR) | (jnp.arange(best.shape[0]) < most)
+        positions = jnp.where(taken[:, None], proposal.positions[best], size)
         # Zeros of the least importance, and no more than are missing.
-        saliency = _saliency(state, state.genes).at[positions].get(mode="fill", fill_value=_NONE)
-        rank = jnp.argsort(jnp.argsort(saliency, stable=True), stable=True)
-        kept = _part(jnp.sum(positions < size, dtype=jnp.int32), self.config.narrow)
-        kept = jnp.minimum(jnp.maximum(kept, 1), self._missing(state)[self._turn(state)])
-        positions = jnp.where((phase == _ZERO) & (rank >= kept), size, positions)
+        kept = _part(self.pattern.count(positions), self.config.narrow)
+        kept = jnp.minimum(jnp.maximum(kept, 1), self._missing(state.genes)[self._turn(state)])
+        saliency = _saliency(state, state.genes)
+        zeroed = self.pattern.committed(positions, state.genes != 0, saliency, kept)
+        positions = jnp.where(phase == _ZERO, zeroed, positions).reshape(-1)
+        values = proposal.values[best].reshape(-1)
         genes = state.genes.at[positions].set(values, mode="drop")
         moved = jnp.sum(genes != state.genes, dtype=jnp.int32)
         state = dataclasses.replace(state, genes=genes, generation=state.generation + 1)
         return state, {
             "zeros": self._zeros(genes),
-            "missing": jnp.sum(jnp.maximum(self._missing(state), 0), dtype=jnp.int32),
+            "missing": jnp.sum(jnp.maximum(self._missing(state.genes), 0), dtype=jnp.int32),
             "phase": phase,
             "moved": moved,
         }
@@ -263,20 +276,20 @@ class Directed(Algorithm):
         counts = [jnp.sum(part == 0, dtype=jnp.int32) for part in self._parts(genes)]
         return jnp.sum(jnp.stack(counts), dtype=jnp.int32)
 
-    def _missing(self, state: DirectedState) -> jax.Array:
-        """Zeros that each target still wants, int32 ``[leaves]``; negative where there are more."""
-        zeros = [jnp.sum(part == 0, dtype=jnp.int32) for part in self._parts(state.genes)]
-        return jnp.asarray(self.goals) - jnp.stack(zeros)
+    def _missing(self, genes: jax.Array) -> jax.Array:
+        """Units that each leaf must lose yet, int32 ``[leaves]``; negative where there are more."""
+        layout = [self.space.layout[index] for index in self.leaves]
+        parts = zip(layout, self._parts(genes), self.goals.tolist(), strict=True)
+        return jnp.stack(
+            [self.pattern.missing(leaf, part != 0, goal) for leaf, part, goal in parts]
+        )
 
     def _turn(self, state: DirectedState) -> jax.Array:
         """Whose turn it is, int32 ``[]`` in the order of the targets."""
-        missing = self._missing(state)
+        missing = self._missing(state.genes)
         if not self.config.lockstep:
             return jnp.argmax(missing > 0).astype(jnp.int32)
-        begun = jnp.stack(
-            [jnp.sum(part == 0, dtype=jnp.int32) for part in self._parts(state.start)]
-        )
-        way = jnp.maximum(jnp.asarray(self.goals) - begun, 1)
+        way = jnp.maximum(self._missing(state.start), 1)
         few = jnp.minimum(missing, _FEW) * _PARTS // way  # where a product fits
         left = jnp.where(way < _FEW, few, missing // jnp.maximum(way // _PARTS, 1))
         left = jnp.where(missing > 0, left + 1, 0)
@@ -287,11 +300,14 @@ class Directed(Algorithm):
         place = state.generation % (c.zeroing + c.restoring + c.repairing)
         later = jnp.where(place < c.zeroing + c.restoring, _RESTORE, _REPAIR)
         phase = jnp.where(place < c.zeroing, _ZERO, later)
-        short = jnp.any(self._missing(state) > 0)
+        short = jnp.any(self._missing(state.genes) > 0)
         # Nothing is given back before the targets are reached, nor zeroed after that.
         phase = jnp.where(short & (phase == _RESTORE), _ZERO, phase)
         idle = (phase == _ZERO) & ~short
-        idle |= (phase == _RESTORE) & (self._zeros(state.genes) <= self._zeros(state.start))
+        if self.pattern.gives_back:
+            idle |= (phase == _RESTORE) & (self._zeros(state.genes) <= self._zeros(state.start))
+        else:
+            idle |= phase == _RESTORE
         return jnp.where(idle, _REPAIR, phase).astype(jnp.int32)
 
     def _members(self, turn: jax.Array | None) -> jax.Array:
@@ -304,28 +320,38 @@ class Directed(Algorithm):
         return found
 
     def _zeroing(self, key: jax.Array, state: DirectedState) -> tuple[jax.Array, jax.Array]:
-        there = self._members(self._turn(state)) & (state.genes != 0)
-        step = self._step(there)
-        positions = self._sets(key, there, _saliency(state, state.genes), step)
+        there = self._open(state)
+        saliency = _saliency(state, state.genes)
+        step = jnp.clip(self._share(there) // self.config.committed, 1, self.units)
+        positions = self._sets(key, there, saliency, step)
         return positions, jnp.zeros(positions.shape, jnp.int8)
 
     def _restoring(self, key: jax.Array, state: DirectedState) -> tuple[jax.Array, jax.Array]:
         weights = self._members(None)
-        step = jnp.maximum(self._step(weights & (state.genes != 0)) // 2, 1)
+        step = jnp.clip(self._returning(state) // self.config.committed, 1, self.units)
         gone = weights & (state.genes == 0) & (state.start != 0)
         # The most important ones first.
         positions = self._sets(key, gone, (1 << 30) // (1 + _saliency(state, state.start)), step)
         return positions, state.start.at[positions].get(mode="clip")
 
-    def _step(self, there: jax.Array) -> jax.Array:
-        """Weights of one set, where those committed together hold a share of these survivors."""
-        count = _part(jnp.sum(there, dtype=jnp.int32), self.config.step)
-        return jnp.clip(count // self.config.committed, 1, self.slots)
+    def _open(self, state: DirectedState) -> jax.Array:
+        """Survivors of the leaf in turn that may go, bool ``[N]``."""
+        return self._members(self._turn(state)) & self.pattern.open(state.genes != 0)
+
+    def _share(self, there: jax.Array) -> jax.Array:
+        """The step's share of the units of these survivors, at least one."""
+        units = self.pattern.units(there, jnp.zeros(there.shape, jnp.int32))[0]
+        return jnp.maximum(_part(jnp.sum(units, dtype=jnp.int32), self.config.step), 1)
+
+    def _returning(self, state: DirectedState) -> jax.Array:
+        """Half the step's share of all survivors, at least one."""
+        return jnp.maximum(self._share(self._members(None) & (state.genes != 0)) // 2, 1)
 
     def _sets(
-        self, key: jax.Array, there: jax.Array, saliency: jax.Array, used: jax.Array
+        self, key: jax.Array, genes: jax.Array, saliency: jax.Array, used: jax.Array
     ) -> jax.Array:
         """Disjoint sets of such genes, the less salient ones likelier, int32 ``[P - 1, G]``."""
+        there, saliency = self.pattern.units(genes, saliency)
         sets, count = self.population_size - 1, jnp.sum(there, dtype=jnp.int32)
         octave = 32 - jax.lax.clz(saliency)
         octaves = jnp.arange(32)[:, None]
@@ -334,7 +360,10 @@ class Directed(Algorithm):
         first = jnp.argmax(within >= jnp.minimum(2 * used * sets, count))
         fall = jnp.minimum(self.config.focus * jnp.maximum(octave - first, 0), self.top_bits)
         weights = jnp.where(there, (1 << self.top_bits) >> fall, 0)
-        return weighted_positions(key, weights, sets, self.slots, used=used)
+        units = weighted_positions(key, weights, sets, self.units, used=used)
+        positions = self.pattern.genes(units, genes)
+        rest = self.slots - positions.shape[1]
+        return jnp.pad(positions, ((0, 0), (0, rest)), constant_values=self.space.size)
 
     def _shifting(self, key: jax.Array, state: DirectedState) -> tuple[jax.Array, jax.Array]:
         key_positions, key_shift = jax.random.split(key)
@@ -385,18 +414,3 @@ def _part(count: jax.Array, share: float) -> jax.Array:
     """A share of a count below 2**31, in 1/4096, without overflow."""
     part = max(round(share * _SHARE), 1)
     return count // _SHARE * part + count % _SHARE * part // _SHARE
-
-
-def _least(values: jax.Array, there: jax.Array, count: jax.Array) -> jax.Array:
-    """Where the ``count`` least of some non-negative values are, bool ``[n]``.
-
-    Of equals the first ones.
-    """
-
-    def below(limit: jax.Array) -> jax.Array:
-        return jnp.sum(there & (values < limit), dtype=jnp.int32)
-
-    limit = largest_limit(lambda limit: below(limit) <= count, 31, jnp.int32)
-    equal = there & (values == limit)
-    rest = count - below(limit)
-    return there & ((values < limit) | (equal & (jnp.cumsum(equal) <= rest)))

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.linalg
 
 from qevo.algorithms.least_squares import ColumnSearch, evolve_columns, integer_columns
+from qevo.algorithms.zero_patterns import Pattern
 from qevo.errors import QevoError
 from qevo.nets.network import QuantizedNetwork
 from qevo.quantize.convert import FloatTeacher
@@ -21,7 +22,6 @@ from qevo.quantize.rounding import FloatLayer, Rounded, round_squared_error
 from qevo.quantize.sensitivity import OneRounded
 
 Order = Literal["second_order", "magnitude", "random"]
-Pattern = Literal["free", "filters"] | tuple[int, int]
 
 _FIT = LayerwiseFit(ridge=1e-3, starts=(0.7, 0.85, 1.0, 1.2), sweeps=3)
 _ROUNDS = 8  # in which the weights that are too many go, about
