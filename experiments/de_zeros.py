@@ -7,7 +7,8 @@ zeros in the whole network, each layer's share is chosen by what it costs in div
 float network, the same for all. The masks are drawn at random, by magnitude, by the second-order
 measure with refits, or by directed evolution; then all are treated alike: survivors fitted layer by
 layer to the same images, and the same search over survivors, multipliers and biases that keeps the
-zeros. Nothing has a gradient but the float network's training.
+zeros. Nothing has a gradient but the float network's training. With --pattern filters whole output
+channels go, with --pattern 2 4 all but two of four weights in a row.
 
 Prints validation and test accuracy; writes results/de_zeros_NETWORK.json and .png. The published
 ResNet-20 was trained on the images that are validation images here.
@@ -74,10 +75,18 @@ def main(config: Config) -> None:
     }
     config.results.mkdir(parents=True, exist_ok=True)
     text = json.dumps(summary, indent=2) + "\n"
-    name = f"de_zeros_{config.network}"
+    name = f"de_zeros_{name_of(config)}"
     (config.results / f"{name}.json").write_text(text, encoding="utf-8")
     draw(config.results / f"{name}.png", config, rows, run.classifier.float_accuracy)
     console.print(table(config, rows, run.classifier.float_accuracy))
+
+
+def name_of(config: Config) -> str:
+    """The network, and the pattern of its zeros."""
+    if config.pattern == "free":
+        return config.network
+    pattern = [config.pattern] if isinstance(config.pattern, str) else map(str, config.pattern)
+    return f"{config.network}_{'_of_'.join(pattern)}"
 
 
 class Run:
@@ -85,7 +94,7 @@ class Run:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.folder = config.runs / f"de-zeros-{config.network}-{config.seed}"
+        self.folder = config.runs / f"de-zeros-{name_of(config)}-{config.seed}"
         self.folder.mkdir(parents=True, exist_ok=True)
         data = load("mnist" if config.network == "lenet_5" else "cifar10", seed=config.seed)
         self.classifier = Classifier(config, config.bits, data, *self._float(data))

@@ -11,6 +11,7 @@ import numpy as np
 
 from qevo import NetworkProblem, QuantizedNetwork, evolve
 from qevo.algorithms.directed import Directed, DirectedConfig, integer_importance
+from qevo.algorithms.zero_patterns import Pattern
 from qevo.compress import allocate
 from qevo.quantize.pruning import SparseFit, SparsityCost, square_costs
 
@@ -25,6 +26,9 @@ class ZeroingConfig:
 
     calibration: int = 4000
     """Images that layers are fitted to."""
+    pattern: Pattern = "free"
+    """What is zeroed together: any weights, filters (output channels of all layers but the last),
+    or all but at most n in each run of m rows, as in 2 4, whatever the share of zeros."""
     more: float = 1.5
     """Survivors that directed evolution starts from, for each one that it leaves."""
     cycles: int = 2
@@ -35,6 +39,8 @@ class ZeroingConfig:
     """Generations of the search that keeps the zeros, for every mask."""
     population: int = 16
     """Candidates of a generation."""
+    slots: int = 512
+    """The most weights of a tentative set."""
     batch: int = 512
     """Images that candidates are scored on."""
     seed: int = 0
@@ -66,7 +72,10 @@ class Zeroing:
         if method == "directed" and any(shares.values()):
             return self.rounded(SparseFit(masks=self.masks(shares), seed=self.config.seed))
         order: Any = "second_order" if method == "directed" else method
-        return self.rounded(SparseFit(zeros=shares, order=order, seed=self.config.seed))
+        pattern = self.config.pattern
+        return self.rounded(
+            SparseFit(zeros=shares, order=order, pattern=pattern, seed=self.config.seed)
+        )
 
     def repaired(self, network: QuantizedNetwork) -> QuantizedNetwork:
         """What the search makes of the survivors."""
@@ -77,7 +86,10 @@ class Zeroing:
         config = self.config
         left = {name: 1 - share for name, share in zeros.items()}
         begin = {name: max(1 - config.more * share, 0.0) for name, share in left.items()}
-        network = self.rounded(SparseFit(zeros=begin, seed=config.seed))
+        pattern = config.pattern
+        if not isinstance(pattern, str):  # there is nothing between none and all of its zeros
+            begin, pattern = dict.fromkeys(left, 0.0), "free"
+        network = self.rounded(SparseFit(zeros=begin, pattern=pattern, seed=config.seed))
         masks: dict[str, np.ndarray] = {}
         for cycle in range(1, config.cycles + 1):
             rest = config.more ** (1 - cycle / config.cycles)
@@ -100,15 +112,21 @@ class Zeroing:
             return network
         problem = self.problem(network)
         now = {name: 1 - float(mask.mean()) for name, mask in masks.items()}
-        goals = {name: max(share, now[name]) for name, share in (goals or now).items()}
+        pattern = self.config.pattern if goals else "free"
+        if pattern == "free":
+            goals = {name: max(share, now[name]) for name, share in (goals or now).items()}
+        elif pattern == "filters":
+            goals = dict(list((goals or {}).items())[:-1])
         squares = square_costs(network, self.sample)
         importance = integer_importance(
             problem.space, {f"weights/{name}": square for name, square in squares.items()}
         )
         settings = DirectedConfig(
-            zeros=tuple((f"weights/{name}", share) for name, share in goals.items()),
+            zeros=tuple((f"weights/{name}", share) for name, share in (goals or now).items()),
+            pattern=pattern,
             population=self.config.population,
             committed=max(self.config.population // 4, 1),
+            slots=self.config.slots,
         )
         result = evolve(
             Directed(problem.space, settings, importance),
