@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.extend.random import threefry_2x32
 
 from qevo.core import random
 from qevo.core.random import (
@@ -190,6 +191,15 @@ def test_coins_are_fair_and_independent(columns: int) -> None:
     if columns > 1:
         off = np.corrcoef(flips.T)[~np.eye(columns, dtype=bool)]
         assert np.abs(off).max() < 0.08
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_bulk_bits_are_those_of_jaxs_cipher(size: int) -> None:
+    key = jax.random.key(size)
+    counters = jnp.arange(-(-size // 4) * 2, dtype=jnp.uint32)
+    words = threefry_2x32(jax.random.bits(key, (2,), jnp.uint32), counters)
+    expected = np.asarray(words).view(np.uint16)[:size]
+    np.testing.assert_array_equal(bulk_bits16(key, (size,)), expected)
 
 
 def test_bulk_bits_are_uniform_and_independent() -> None:
