@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from typing import Any, Self
 
 import jax
@@ -99,7 +100,8 @@ class Algorithm(EvolutionaryAlgorithm):
         return known | {"stages": [list(stage) for stage in self.stages], "spared": self.spared}
 
     # evosax: https://github.com/RobertTLange/evosax, version 0.3
-    # The base class jits these three, and its type checkers see that instead of methods.
+    # The base class jits these three, and its type checkers see that instead of methods. So are ask
+    # and tell here: an evosax loop in Python would compile their loops anew in every generation.
     def init(  # pyright: ignore[reportIncompatibleVariableOverride]
         self, key: jax.Array, solution: Any = None, params: Any = None
     ) -> AskTellState:
@@ -122,6 +124,7 @@ class Algorithm(EvolutionaryAlgorithm):
             generation_counter=jnp.int32(0),
         )
 
+    @functools.partial(jax.jit, static_argnums=0)
     def ask(  # pyright: ignore[reportIncompatibleVariableOverride]
         self, key: jax.Array, state: AskTellState, params: Any = None
     ) -> tuple[Any, Any]:
@@ -131,6 +134,7 @@ class Algorithm(EvolutionaryAlgorithm):
         population = jax.vmap(self.space.decode)(proposal.apply(context))
         return population, state.replace(inner=inner, proposal=proposal)
 
+    @functools.partial(jax.jit, static_argnums=0)
     def tell(  # pyright: ignore[reportIncompatibleVariableOverride]
         self, key: jax.Array, population: Any, fitness: jax.Array, state: Any, params: Any = None
     ) -> tuple[AskTellState, Metrics]:

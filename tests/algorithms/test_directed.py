@@ -52,7 +52,7 @@ def test_a_set_costs_what_it_costs_by_the_weight() -> None:
     task = problem()
     search = Directed(task.space, config)
     state = search.start(KEY)
-    proposal, state = search.propose(KEY, state)
+    proposal, state = jax.jit(search.propose)(KEY, state)
     used = np.asarray(proposal.positions) < task.space.size
     assert not used[0].any()
     assert used[1:].sum(1).max() == 4  # 2 % of 200
@@ -61,7 +61,7 @@ def test_a_set_costs_what_it_costs_by_the_weight() -> None:
     assert len(set(drawn.tolist())) == len(drawn)
     assert drawn.max() < 200
     fitness = jnp.arange(100, 84, -1, dtype=jnp.int32).at[7].set(3)
-    after, _ = search.update(KEY, proposal, fitness, state)
+    after, _ = jax.jit(search.update)(KEY, proposal, fitness, state)
     changed = np.flatnonzero(np.asarray(after.genes) != np.asarray(state.genes))
     assert set(changed) == set(np.asarray(proposal.positions[7])[used[7]].tolist())
     assert not np.asarray(after.genes)[changed].any()
@@ -73,9 +73,9 @@ def test_narrowing_keeps_the_least_important_of_the_sets() -> None:
     draw = np.random.RandomState(3).randint(1, 500, task.space.size)
     search = Directed(task.space, config, draw)
     state = search.start(KEY)
-    proposal, state = search.propose(KEY, state)
+    proposal, state = jax.jit(search.propose)(KEY, state)
     fitness = jnp.int32(4) << jnp.arange(16)  # sets 1 to 4 are the best
-    after, _ = search.update(KEY, proposal, fitness, state)
+    after, _ = jax.jit(search.update)(KEY, proposal, fitness, state)
     positions = np.asarray(proposal.positions[1:5]).ravel()
     positions = positions[positions < task.space.size]
     saliency = draw * np.asarray(task.space.start, int) ** 2

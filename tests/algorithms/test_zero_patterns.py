@@ -103,9 +103,10 @@ def test_zeros_that_lie_badly_do_not_count_for_a_pattern() -> None:
     config = dataclasses.replace(GROUPS, pattern=(2, 4), zeros=(("a", 0.5),), step=0.5, repairing=0)
     search = Directed(here, config)
     state = search.start(KEY)
+    propose, update = jax.jit(search.propose), jax.jit(search.update)
     for key in jax.random.split(KEY, 6):
-        proposal, state = search.propose(key, state)
-        state, metrics = search.update(key, proposal, jnp.zeros(16, jnp.int32), state)
+        proposal, state = propose(key, state)
+        state, metrics = update(key, proposal, jnp.zeros(16, jnp.int32), state)
     assert survivors(np.asarray(state.genes).reshape(8, 4), 4).tolist() == [[0] * 4, [2] * 4]
     assert int(metrics["missing"]) == 0
 

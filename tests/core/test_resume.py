@@ -63,12 +63,12 @@ def same_end(a: pathlib.Path, b: pathlib.Path) -> None:
         np.testing.assert_array_equal(array, other[name], err_msg=name)
 
 
-def test_killed_five_times_and_resumed_equals_uninterrupted(tmp_path: pathlib.Path) -> None:
+def test_killed_three_times_and_resumed_equals_uninterrupted(tmp_path: pathlib.Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     noisy_search(whole)
     moments = random.Random(2)
     reached = []
-    for _ in range(5):
+    for _ in range(3):
         process = start(killed)
         wait_for_progress(process, killed)
         time.sleep(moments.uniform(0, 0.35))

@@ -1,5 +1,6 @@
 """Frequency tables settle to their sum within their margins."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import given
@@ -7,6 +8,8 @@ from hypothesis import strategies as st
 
 from qevo.core.random import TABLE_TOTAL
 from qevo.core.tables import settle
+
+settled = jax.jit(settle, static_argnums=3)
 
 ROW = st.lists(st.integers(-TABLE_TOTAL, 2 * TABLE_TOTAL), min_size=4, max_size=4)
 
@@ -17,7 +20,7 @@ def test_rows_keep_their_sum_and_margins(
 ) -> None:
     row[2] = max(row[2], TABLE_TOTAL // 2)  # somebody has to pay
     allowed = np.arange(4) != spare if spare != 2 else np.ones(4, bool)
-    table = settle(jnp.asarray([row], jnp.int32), jnp.asarray([allowed]), margin, turn)
+    table = settled(jnp.asarray([row], jnp.int32), jnp.asarray([allowed]), margin, turn)
     found = np.asarray(table)[0]
     assert found.sum() == TABLE_TOTAL
     assert np.all(found[allowed] >= margin)
