@@ -71,7 +71,8 @@ def model_bits(kernel: np.ndarray) -> float:
 def decode_layer(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     """The int8 weights of that shape.
 
-    Memory is that of the result and of one block. A byte holds at most `WEIGHTS_PER_BYTE` weights.
+    Memory is at most three times that of the result, and one block's. A byte holds at most
+    `WEIGHTS_PER_BYTE` weights.
 
     Raises:
       CompressedFileError: data that no `encode_layer` of such a shape makes.
@@ -86,14 +87,15 @@ def decode_layer(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     levels = _unpack_levels(reader) if count else np.zeros(0, np.int8)
     turned = total // columns < columns
     rows, columns = (columns, total // columns) if turned else (total // columns, columns)
-    matrix = np.empty((rows, columns), np.int8)
+    squares = _squares(rows, columns)
+    padded = np.zeros(squares.shape[:2], np.int8)
     zeros = ZeroModel(rows, columns, count, (strengths & OFF, strengths >> 4))
     values = ValueModel(len(levels))
     for steps in _blocks(rows, columns):
         size, lanes = reader.varint(len(data)), reader.varint(MAX_LANES)
         decoder = Decoder(reader.take(size), lanes)
         block = np.zeros((len(steps), rows), np.int8)
-        for line in block:
+        for step, line in zip(steps, block, strict=True):
             flags = decoder.flags(zeros.probabilities())
             zeros.update(flags)
             (places,) = flags.nonzero()
@@ -103,24 +105,28 @@ def decode_layer(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
                 found = decoder.symbols(values.bounds(), len(places))
                 values.update(found)
                 line[places] = levels[found]
+            padded.reshape(-1)[:rows] = line
+            before, after = _diagonal(squares, step)
+            before[:], after[:] = padded[:, : columns - step], padded[:, columns - step :]
         decoder.finish(zlib.crc32(block.tobytes()))
-        matrix[_diagonals(rows, columns, steps)] = block
     reader.finish()
-    return np.ascontiguousarray(matrix.T if turned else matrix).reshape(shape)
+    matrix = squares.reshape(-1, columns)[:rows]
+    return np.array(matrix.T if turned else matrix, order="C").reshape(shape)
 
 
 class _LayerModel:
     """The intervals of a layer's symbols, block by block, and the head that tells the model."""
 
     def __init__(self, kernel: np.ndarray):
-        self._matrix = _matrix(kernel)
-        nonzero = self._matrix != 0
+        matrix = _matrix(kernel)
+        nonzero = matrix != 0
         count, strengths = int(np.count_nonzero(nonzero)), exponents(nonzero)
-        present = np.unique(self._matrix)
-        levels = present[present != 0]
+        levels = np.unique(matrix[nonzero])
         self.head = varint(count) + bytes([strengths[0] | strengths[1] << 4])
         self.head += _pack_levels(levels) if count else b""
-        self._rows, self._columns = self._matrix.shape
+        self._rows, self._columns = matrix.shape
+        self._squares = _squares(self._rows, self._columns)
+        self._squares.reshape(-1, self._columns)[: self._rows] = matrix
         self._zeros = ZeroModel(self._rows, self._columns, count, strengths)
         self._values = ValueModel(len(levels))
         self._places = np.zeros(256, np.int64)
@@ -129,7 +135,10 @@ class _LayerModel:
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """The weights of a block int8 ``[steps, rows]``, and starts and frequencies int32."""
         for steps in _blocks(self._rows, self._columns):
-            block = self._matrix[_diagonals(self._rows, self._columns, steps)]
+            block = np.empty((len(steps), self._rows), np.int8)
+            for step, line in zip(steps, block, strict=True):
+                both = np.concatenate(_diagonal(self._squares, step), axis=1)
+                line[:] = both.reshape(-1)[: self._rows]
             yield block, *_intervals(block, self._zeros, self._values, self._places)
 
 
@@ -159,10 +168,20 @@ def _blocks(rows: int, columns: int) -> Iterator[range]:
         yield range(first, min(first + size, columns))
 
 
-def _diagonals(rows: int, columns: int, steps: range) -> tuple[np.ndarray, np.ndarray]:
-    """Places in the matrix, ``[steps, rows]``."""
-    row = np.arange(rows, dtype=np.int32)
-    return row, (row + np.arange(steps.start, steps.stop, dtype=np.int32)[:, None]) % columns
+def _squares(rows: int, columns: int) -> np.ndarray:
+    """Zeros int8 ``[turns, columns, columns]``: room for the matrix, cut into squares."""
+    return np.zeros((-(-rows // columns), columns, columns), np.int8)
+
+
+def _diagonal(squares: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Views of a step in all squares: the rows before its diagonal goes round, and those after it.
+
+    ``[turns, columns - step]`` and ``[turns, step]``; side by side and flat, the step's rows.
+    """
+    columns = squares.shape[1]
+    cells = squares.reshape(len(squares), -1)
+    left = columns - step
+    return cells[:, step :: columns + 1][:, :left], cells[:, left * columns :: columns + 1]
 
 
 def _intervals(
@@ -171,11 +190,11 @@ def _intervals(
     """Starts and frequencies of a block's symbols: for each step the flags, then the values."""
     starts, frequencies = [], []
     for line in block:
-        zero = zeros.probabilities()
+        zero = zeros.probabilities().astype(np.int32)
         flags = line != 0
         zeros.update(flags)
-        starts.append(np.where(flags, zero, 0).astype(np.int32))
-        frequencies.append(np.where(flags, TOTAL - zero, zero).astype(np.int32))
+        starts.append(np.where(flags, zero, np.int32(0)))
+        frequencies.append(np.where(flags, np.int32(TOTAL) - zero, zero))
         if flags.any():
             bounds, found = values.bounds(), places[line[flags].view(np.uint8)]
             values.update(found)

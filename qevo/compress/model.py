@@ -41,19 +41,21 @@ class ZeroModel:
         strength_row, strength_column = (
             _STRENGTH_OFF if e == OFF else float(1 << e) for e in exponents
         )
-        self._padded = np.zeros(turns * columns, bool)
+        self._padded = np.zeros((turns, columns), bool)
         self._row_ones = np.full((turns, columns), strength_row * share)
         self._row_zeros = np.full((turns, columns), strength_row * (1.0 - share))
-        self._column_ones = np.full(columns, strength_column * share)
-        self._column_zeros = np.full(columns, strength_column * (1.0 - share))
+        # Twice: the columns of step t, from that of row 0, are the places from t on.
+        self._column_ones = np.full(2 * columns, strength_column * share)
+        self._column_zeros = np.full(2 * columns, strength_column * (1.0 - share))
+        self._seen = np.full(columns, rows // columns)
+        self._seen[: rows % columns] += 1
         self._ones_odds, self._zeros_odds = 1.0 - share, share
 
     def probabilities(self) -> np.ndarray:
         """Of zero, in 2**16ths, int64 ``[rows]``, for the next step."""
-        zeros = np.roll(self._column_zeros, -self._step) * self._zeros_odds
-        ones = np.roll(self._column_ones, -self._step) * self._ones_odds
-        zeros = self._row_zeros * zeros
-        ones = self._row_ones * ones
+        columns = slice(self._step, self._step + self._columns)
+        zeros = self._row_zeros * (self._column_zeros[columns] * self._zeros_odds)
+        ones = self._row_ones * (self._column_ones[columns] * self._ones_odds)
         ones += zeros
         zeros /= ones
         zeros *= TOTAL
@@ -61,18 +63,17 @@ class ZeroModel:
         return np.clip(found, LEAST, TOTAL - LEAST, out=found)
 
     def update(self, nonzero: np.ndarray) -> None:
-        """Count a step's weights, bool ``[rows]``."""
-        self._padded[: self._rows] = nonzero
-        table = self._padded.reshape(self._row_ones.shape)
+        """Count a step's weights, bool ``[rows]``; at most ``columns`` steps."""
+        table = self._padded
+        table.ravel()[: self._rows] = nonzero
         self._row_ones += table
         self._row_zeros += ~table
         ones = table.sum(0, dtype=np.int64)
-        full, rest = divmod(self._rows, self._columns)
-        seen = np.full(self._columns, full)
-        seen[:rest] += 1
-        self._column_ones += np.roll(ones, self._step)
-        self._column_zeros += np.roll(seen - ones, self._step)
-        self._step = (self._step + 1) % self._columns
+        first, end = self._step, self._step + self._columns
+        for counts, more in (self._column_ones, ones), (self._column_zeros, self._seen - ones):
+            counts[first:end] += more
+            counts[end] = counts[first]
+        self._step += 1
 
 
 class ValueModel:

@@ -15,6 +15,7 @@ and little of it, so a file stays readable wherever numpy runs.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -25,6 +26,7 @@ TOTAL = 1 << PRECISION
 LOW = 1 << 32  # least state; one word is 16 bits, so states stay below 2**48
 LANE_BYTES = 6  # of a state as it is stored
 _SCALAR_LANES = 16  # below, Python integers are faster than numpy on so few lanes
+_CHUNK = 1 << 14  # symbols whose intervals are turned into floats at once: they stay in the cache
 _MASK = TOTAL - 1
 
 
@@ -38,21 +40,47 @@ def encode(start: np.ndarray, frequency: np.ndarray, *, lanes: int, checksum: in
     """
     if lanes < _SCALAR_LANES:
         return _encode_few(start, frequency, lanes, checksum)
-    count = len(start)
-    states = np.full(lanes, LOW, np.int64)
+    states = np.full(lanes, float(LOW))
     states[0] += checksum
-    groups: list[np.ndarray] = []
-    for begin in range((count - 1) // lanes * lanes, -1, -lanes) if count else ():
-        part = slice(begin, min(begin + lanes, count))
-        f = frequency[part].astype(np.int64)
-        x = states[: len(f)]
-        full = x >= f << 32
-        groups.append(x[full].astype("<u2"))  # the low 16 bits
-        x = np.where(full, x >> 16, x)
-        quotient = (x / f).astype(np.int64)  # exact: x < 2**48 and f < 2**17, see `test_rans`
-        states[: len(f)] = x + quotient * (TOTAL - f) + start[part]
+    groups = [np.zeros(0)]
+    whole = len(start) - len(start) % lanes
+    if whole < len(start):
+        _push(states[: len(start) - whole], start[whole:], frequency[whole:], groups)
+    size = lanes * max(_CHUNK // lanes, 1)
+    for begin in reversed(range(0, whole, size)):
+        part = slice(begin, min(begin + size, whole))
+        _push(states, start[part], frequency[part], groups)
     head = states.astype("<u8").view(np.uint8).reshape(lanes, 8)[:, :LANE_BYTES].tobytes()
-    return head + b"".join(group.tobytes() for group in reversed(groups))
+    words = np.concatenate(groups[::-1]).astype(np.int64).astype("<u2")  # the low 16 bits
+    return head + words.tobytes()
+
+
+def _push(
+    x: np.ndarray, start: np.ndarray, frequency: np.ndarray, groups: list[np.ndarray]
+) -> None:
+    """Encode symbols ``[rows * len(x)]`` into states, float64 in place, the last row first.
+
+    Adds to ``groups`` the states of each row that give off a word, as they were.
+
+    Whole numbers below 2**48 are exact in float64, their quotients too (see `test_rans`), and
+    dividing floats is fast. With few lanes the calls are what costs: every operand is an array of
+    one dtype, and so is the result.
+    """
+    sizes = frequency.reshape(-1, len(x))[::-1].astype(np.float64)
+    starts = start.reshape(-1, len(x))[::-1].astype(np.float64)
+    full, step = np.empty(len(x), bool), np.empty(len(x))
+    for f, rest, limit, begin in zip(sizes, TOTAL - sizes, sizes * LOW, starts, strict=True):
+        np.greater_equal(x, limit, full)
+        (places,) = full.nonzero()
+        if len(places):
+            long = x[places]
+            groups.append(long)
+            x[places] = np.floor(long / TOTAL)
+        np.divide(x, f, step)
+        np.floor(step, step)
+        np.multiply(step, rest, step)
+        np.add(step, begin, step)
+        np.add(x, step, x)
 
 
 def _encode_few(start: np.ndarray, frequency: np.ndarray, lanes: int, checksum: int) -> bytes:
@@ -92,67 +120,89 @@ class Decoder:
         self._states = states.view("<u8").ravel().astype(np.int64)
         if self._states.min() < LOW:
             raise CompressedFileError("a stream starts from a state that no encoder leaves")
-        self._words = np.frombuffer(data, "<u2", offset=head)
+        self._words = np.frombuffer(data, "<u2", offset=head).astype(np.int64)
         self._read = 0
         self._lane = 0
         self._few = lanes < _SCALAR_LANES
         if self._few:
             self._list, self._queue = self._states.tolist(), self._words.tolist()
+        else:
+            self._constants = np.repeat([[_MASK], [PRECISION], [LOW]], lanes, 1)
 
     def flags(self, zero: np.ndarray) -> np.ndarray:
         """Bits, bool ``[n]``; bit t is 0 with probability ``zero[t] / 2**16`` (int64)."""
         if self._few:
             return self._few_flags(zero)
         out = np.empty(len(zero), bool)
-        for part, x in self._lanes(len(zero)):
-            p = zero[part]
-            slot = x & _MASK
-            one = slot >= p
-            out[part] = one
-            begin = np.where(one, p, 0)
-            size = np.where(one, TOTAL - p, p)
-            self._advance(x, size * (x >> PRECISION) + slot - begin)
+        for x, part in self._rows(len(zero)):
+            self._read_flags(x, zero[part].reshape(-1, len(x)), out[part].reshape(-1, len(x)))
         return out
+
+    def _read_flags(self, x: np.ndarray, zero: np.ndarray, out: np.ndarray) -> None:
+        """Flags ``[rows, len(x)]``; fast with few lanes for the reasons in `_push`."""
+        mask, shift, low = (each[: len(x)] for each in self._constants)
+        slot, product, other, short = *np.empty((3, len(x)), np.int64), np.empty(len(x), bool)
+        for p, one in zip(zero, out, strict=True):
+            np.bitwise_and(x, mask, slot)
+            np.greater_equal(slot, p, one)
+            np.right_shift(x, shift, product)
+            np.multiply(product, p, product)
+            # Where the bit is 1: (TOTAL - p) * (x >> PRECISION) + slot - p, which is this.
+            np.add(product, p, other)
+            np.subtract(x, other, other)
+            np.add(product, slot, x)
+            np.copyto(x, other, where=one)
+            np.less(x, low, short)
+            (places,) = short.nonzero()
+            if len(places):
+                self._refill(x, places)
 
     def symbols(self, bounds: np.ndarray, count: int) -> np.ndarray:
         """Symbols, int64 ``[count]``; symbol s has the interval ``bounds[s]..bounds[s + 1]``."""
         if self._few:
             return self._few_symbols(bounds, count)
         out = np.empty(count, np.int64)
-        size = np.diff(bounds)
-        for part, x in self._lanes(count):
-            slot = x & _MASK
-            symbol = bounds.searchsorted(slot, "right") - 1
-            out[part] = symbol
-            self._advance(x, size[symbol] * (x >> PRECISION) + slot - bounds[symbol])
+        sizes, ends = np.diff(bounds), bounds[1:]
+        for x, part in self._rows(count):
+            mask, shift, low = (each[: len(x)] for each in self._constants)
+            for symbols in out[part].reshape(-1, len(x)):
+                slot = x & mask
+                symbols[:] = ends.searchsorted(slot, "right")
+                np.right_shift(x, shift, x)
+                np.multiply(x, sizes.take(symbols), x)
+                np.add(x, slot, x)
+                np.subtract(x, bounds.take(symbols), x)
+                self._refill(x, (x < low).nonzero()[0])
         return out
 
     def finish(self, checksum: int = 0) -> None:
         """Check that everything is read and the states are where encoding began."""
-        states = self._list if self._few else self._states.tolist()
+        states = self._list if self._few else np.roll(self._states, self._lane).tolist()
         if self._read != len(self._words) or states != [LOW + checksum] + [LOW] * (len(states) - 1):
             raise CompressedFileError(
                 "a stream does not end where its checksum says: it is damaged"
             )
 
-    def _lanes(self, count: int):
-        """Runs of symbols that use different lanes, with the states of these."""
-        done, lanes = 0, len(self._states)
-        while done < count:
-            size = min(count - done, lanes - self._lane)
-            yield slice(done, done + size), self._states[self._lane : self._lane + size]
-            self._lane = (self._lane + size) % lanes
-            done += size
+    def _rows(self, count: int) -> Iterator[tuple[np.ndarray, slice]]:
+        """The states of a run of symbols, to be changed, and its place: whole rows, then the rest.
 
-    def _advance(self, x: np.ndarray, state: np.ndarray) -> None:
-        """Take the new states; those that are low read one word each, in order."""
-        (low,) = (state < LOW).nonzero()
-        end = self._read + len(low)
+        The states are turned so that the first is that of the next symbol.
+        """
+        rest = count % len(self._states)
+        if rest < count:
+            yield self._states, slice(0, count - rest)
+        if rest:
+            yield self._states[:rest], slice(count - rest, count)
+            self._states = np.concatenate((self._states[rest:], self._states[:rest]))
+            self._lane = (self._lane + rest) % len(self._states)
+
+    def _refill(self, x: np.ndarray, places: np.ndarray) -> None:
+        """The states at these places are low: they read one word each, in order."""
+        end = self._read + len(places)
         if end > len(self._words):
             raise CompressedFileError("a stream ends before its last symbol: it is cut short")
-        state[low] = state[low] << 16 | self._words[self._read : end]
+        x[places] = x[places] << PRECISION | self._words[self._read : end]
         self._read = end
-        x[:] = state
 
     def _few_flags(self, zero: np.ndarray) -> np.ndarray:
         states, words, read, lane = self._list, self._queue, self._read, self._lane

@@ -19,7 +19,7 @@ import zlib
 import atheris
 
 with atheris.instrument_imports(include=["qevo.compress"]):
-    from qevo.compress import CompressedFileError, compress, decompress, load
+    from qevo.compress import CompressedFileError, coder, compress, decompress, load
     from qevo.compress.header import _DICTIONARY
     from qevo.compress.varint import Reader, varint
 
@@ -69,11 +69,16 @@ def one_input(data: bytes) -> None:
 
 
 def seeds(folder: pathlib.Path, networks: list[str]) -> None:
-    """Inputs to start from: real files, taken apart and without their digests."""
-    for place, path in enumerate(networks):
-        data = compress(load(path))
-        (folder / f"parts_{place}").write_bytes(taken_apart(data))
-        (folder / f"whole_{place}").write_bytes(data[:-8])
+    """Inputs to start from: real files, taken apart and without their digests.
+
+    Each with many lanes too, which numpy decodes; files this small have few.
+    """
+    for bytes_per_lane in 8, coder._BYTES_PER_LANE:
+        coder._BYTES_PER_LANE = bytes_per_lane
+        for place, path in enumerate(networks):
+            data = compress(load(path))
+            (folder / f"parts_{place}_{bytes_per_lane}").write_bytes(taken_apart(data))
+            (folder / f"whole_{place}_{bytes_per_lane}").write_bytes(data[:-8])
 
 
 if __name__ == "__main__":
