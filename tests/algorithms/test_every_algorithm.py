@@ -158,6 +158,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_any_devices_give_the_same_bits() -> None:
     """Four of them are forced on the host, in a process apart."""
     found = json.loads(on_devices(4, SHARDED, quick=True))
