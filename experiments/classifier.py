@@ -64,7 +64,8 @@ class Classifier:
         }
         with console.status("what zeros cost in each layer"):
             self.costs = sparsity_costs(self.teacher, SHARES, bits=bits)
-        self.zeroing = Zeroing(config, self._problem, self._rounded, search[:SAMPLE])
+        last = list(self.costs)[-1]
+        self.zeroing = Zeroing(config, self._problem, self._rounded, search[:SAMPLE], last)
         half = SparseFit(zeros=dict.fromkeys(self.costs, 0.5), order="magnitude")
         self.dense = self._rounded(half)
         self.sizes = {name: kernel.size for name, kernel in self.dense.weights.items()}

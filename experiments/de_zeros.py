@@ -8,7 +8,7 @@ float network, the same for all. The masks are drawn at random, by magnitude, by
 measure with refits, or by directed evolution; then all are treated alike: survivors fitted layer by
 layer to the same images, and the same search over survivors, multipliers and biases that keeps the
 zeros. Nothing has a gradient but the float network's training. With --pattern filters whole output
-channels go, with --pattern 2 4 all but two of four weights in a row.
+channels go, with --pattern 2 4 all but two of each four inputs of a channel.
 
 Prints validation and test accuracy; writes results/de_zeros_NETWORK.json and .png. The published
 ResNet-20 was trained on the images that are validation images here.

@@ -60,12 +60,14 @@ class Zeroing:
       problem: the search around a network.
       rounded: a network of the float one, by a rounding.
       sample: images uint8 ``[n, H, W, C]`` that importance is measured on.
+      last: layer that keeps its channels, where whole filters go.
     """
 
     config: ZeroingConfig
     problem: Callable[[QuantizedNetwork], NetworkProblem]
     rounded: Callable[[SparseFit], QuantizedNetwork]
     sample: np.ndarray
+    last: str = ""
 
     def fitted(self, shares: Mapping[str, float], method: str) -> QuantizedNetwork:
         """Survivors of a method's masks, layer by layer; these are `SparseFit`'s or "directed"."""
@@ -116,7 +118,7 @@ class Zeroing:
         if pattern == "free":
             goals = {name: max(share, now[name]) for name, share in (goals or now).items()}
         elif pattern == "filters":
-            goals = dict(list((goals or {}).items())[:-1])
+            goals = {name: share for name, share in (goals or now).items() if name != self.last}
         squares = square_costs(network, self.sample)
         importance = integer_importance(
             problem.space, {f"weights/{name}": square for name, square in squares.items()}

@@ -48,18 +48,20 @@ class DirectedConfig:
     pattern: Pattern = "free"
     """What is zeroed together: any weights; ``(n, m)``, all but at most n in each run of m rows of
     a column, whatever the shares of ``zeros`` say; or "filters", whole output channels, of which
-    ``zeros`` are the shares."""
+    ``zeros`` are the shares, and one stays in each leaf. The metric *missing* counts weights or
+    filters."""
     population: int = 32
     """Candidates per generation (P): the network as it is, and P - 1 disjoint sets."""
     slots: int = 512
-    """The most weights of a set (G); one filter, where it has more."""
+    """The most weights of a set (G). Of filters as many as would fit if all were as large as the
+    largest, and one at least."""
     step: float = 0.05
     """Share of a layer's surviving weights that a generation zeroes, as far as the slots go."""
     committed: int = 8
-    """Sets that are committed together."""
+    """Sets that are committed together, at most: as many as keep to the step."""
     narrow: float = 1.0
-    """Share of the committed sets' weights that is zeroed: those of least importance times square.
-    The nesting of one measure in another; 1 zeroes the sets as they are."""
+    """Share of the committed sets' weights that is zeroed: those of least importance times square,
+    or the filters of the best sets. The nesting of one measure in another; 1 zeroes all."""
     focus: int = 2
     """How sets are drawn: for each octave of importance times square above the least a weight is
     2**-focus times as likely; 0 draws all alike."""
@@ -331,7 +333,8 @@ class Directed(Algorithm):
         step = jnp.clip(self._returning(state) // self.config.committed, 1, self.units)
         gone = weights & (state.genes == 0) & (state.start != 0)
         # The most important ones first.
-        positions = self._sets(key, gone, (1 << 30) // (1 + _saliency(state, state.start)), step)
+        saliency = _saliency(state, state.start)
+        positions = self._sets(key, gone, saliency, step, most=True)
         return positions, state.start.at[positions].get(mode="clip")
 
     def _open(self, state: DirectedState) -> jax.Array:
@@ -348,10 +351,21 @@ class Directed(Algorithm):
         return jnp.maximum(self._share(self._members(None) & (state.genes != 0)) // 2, 1)
 
     def _sets(
-        self, key: jax.Array, genes: jax.Array, saliency: jax.Array, used: jax.Array
+        self,
+        key: jax.Array,
+        genes: jax.Array,
+        saliency: jax.Array,
+        used: jax.Array,
+        *,
+        most: bool = False,
     ) -> jax.Array:
-        """Disjoint sets of such genes, the less salient ones likelier, int32 ``[P - 1, G]``."""
+        """Disjoint sets of such genes, int32 ``[P - 1, G]``, the least salient units likelier.
+
+        Or the ``most`` salient ones.
+        """
         there, saliency = self.pattern.units(genes, saliency)
+        if most:
+            saliency = (1 << 30) // (1 + saliency)
         sets, count = self.population_size - 1, jnp.sum(there, dtype=jnp.int32)
         octave = 32 - jax.lax.clz(saliency)
         octaves = jnp.arange(32)[:, None]

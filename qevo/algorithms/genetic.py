@@ -27,7 +27,7 @@ from qevo.core.mutation import (
 )
 from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal, edit
-from qevo.core.random import bulk_bits16, coin_flips, uniform_levels
+from qevo.core.random import below, bulk_bits16, coin_flips, uniform_levels
 from qevo.core.selection import WORST, ranks
 from qevo.core.space import Space
 from qevo.errors import QevoError
@@ -208,13 +208,12 @@ class Genetic(Algorithm):
     def _children(self, key: jax.Array, state: GeneticState) -> jax.Array:
         """Children of the members, int8 ``[P, N]``; the elite first where it is scored anew."""
         c, count, size = self.config, self.population_size, self.space.size
-        key_lots, key_cross, key_positions = jax.random.split(key, 3)
-        lots = bulk_bits16(key_lots, (count, 2 * c.tournament + 2 + 2 * self.slots))
-        in_tournaments, for_crossing, for_share, for_use, for_shift = jnp.split(
-            lots, np.cumsum([2 * c.tournament, 1, 1, self.slots]), axis=1
+        key_bits, key_cross, key_positions = jax.random.split(key, 3)
+        bits = bulk_bits16(key_bits, (count, 4 * c.tournament + 2 + 2 * self.slots))
+        for_tournaments, for_crossing, for_share, for_use, for_shift = jnp.split(
+            bits, np.cumsum([4 * c.tournament, 1, 1, self.slots]), axis=1
         )
-        drawn = in_tournaments.reshape(count, 2, c.tournament).astype(jnp.int32)
-        drawn = drawn * c.population >> 16
+        drawn = below(for_tournaments.reshape(count, 2, c.tournament, 2), c.population)
         best = jnp.argmin(state.fitness[drawn], axis=-1, keepdims=True)
         parents = jnp.take_along_axis(drawn, best, axis=-1)[..., 0]
         children = state.population[parents[:, 0]]

@@ -29,14 +29,21 @@ def zeroed_together(pattern: Pattern, space: Space, leaves: Sequence[int]) -> Fr
     layout = [space.layout[index] for index in leaves]
     if pattern == "free":
         return FreeZeros(space.size)
+    flat = [leaf.name for leaf in layout if len(leaf.shape) < 2]
+    if flat:
+        raise QevoError(f"a pattern needs weights [..., C]; {', '.join(flat)} has one axis at most")
     if pattern == "filters":
         return Filters(space.size, layout)
-    if len(pattern) != 2 or isinstance(pattern, str) or not 1 <= pattern[0] < pattern[1] <= 64:
+    if not (isinstance(pattern, tuple | list) and len(pattern) == 2):
+        kept, of = 0, 0
+    else:
+        kept, of = pattern
+    if not 1 <= kept < of <= 64:
         raise QevoError(
             "a pattern is 'free', 'filters' or (n, m) with 1 <= n < m <= 64, for at most n "
             f"survivors of m, got {pattern!r}"
         )
-    return Groups(space.size, layout, *pattern)
+    return Groups(space.size, layout, kept, of)
 
 
 class FreeZeros:
@@ -61,7 +68,10 @@ class FreeZeros:
         return alive
 
     def units(self, there: jax.Array, saliency: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Units with any of these genes, bool ``[U]``, and their saliencies, int32 ``[U]``."""
+        """Units with any of these genes, bool ``[U]``, and their saliencies, int32 ``[U]``.
+
+        Those of a filter add up, in one unit for all filters.
+        """
         return there, saliency
 
     def genes(self, units: jax.Array, there: jax.Array) -> jax.Array:
@@ -99,9 +109,6 @@ class Filters(FreeZeros):
     def __init__(self, size: int, layout: Sequence[LeafLayout]):
         super().__init__(size)
         self.layout = layout
-        flat = [leaf.name for leaf in layout if len(leaf.shape) < 2]
-        if flat:
-            raise QevoError(f"filters need weights [..., C]; {', '.join(flat)} has one axis")
         self.rows = [leaf.size // leaf.shape[-1] for leaf in layout]
         self.per_unit = max(self.rows)
         # Of each unit: its first gene, the way to the next, and how many there are; of none at U.
@@ -120,13 +127,13 @@ class Filters(FreeZeros):
         return goal - jnp.sum(~left, dtype=jnp.int32)
 
     def units(self, there: jax.Array, saliency: jax.Array) -> tuple[jax.Array, jax.Array]:
-        found, worth = [], []
-        for leaf, rows in zip(self.layout, self.rows, strict=True):
-            part = slice(leaf.offset, leaf.offset + leaf.size)
-            here = there[part].reshape(rows, -1)
-            found.append(jnp.any(here, axis=0))
-            worth.append(_means(jnp.where(here, saliency[part].reshape(rows, -1), 0)))
-        return jnp.concatenate(found), jnp.concatenate(worth)
+        parts = [slice(leaf.offset, leaf.offset + leaf.size) for leaf in self.layout]
+        shapes = [(rows, -1) for rows in self.rows]
+        here = [there[part].reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+        worth = [saliency[part].reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+        worth = [jnp.where(*both, 0) for both in zip(here, worth, strict=True)]
+        found = jnp.concatenate([jnp.any(part, axis=0) for part in here])
+        return found, jnp.concatenate(_sums(worth))
 
     def genes(self, units: jax.Array, there: jax.Array) -> jax.Array:
         row = jnp.arange(self.per_unit, dtype=jnp.int32)
@@ -153,7 +160,7 @@ class Filters(FreeZeros):
         self, leaf: LeafLayout, alive: jax.Array, saliency: jax.Array, missing: jax.Array
     ) -> jax.Array:
         here = alive.reshape(-1, leaf.shape[-1])
-        worth = _means(jnp.where(here, saliency.reshape(here.shape), 0))
+        (worth,) = _sums([jnp.where(here, saliency.reshape(here.shape), 0)])
         return (here & least_values(worth, jnp.any(here, axis=0), missing)).reshape(-1)
 
     def _filled(self, positions: jax.Array) -> jax.Array:
@@ -244,9 +251,15 @@ def least_values(values: jax.Array, there: jax.Array, count: jax.Array) -> jax.A
     return there & ((values < limit) | (equal & (jnp.cumsum(equal) <= rest)))
 
 
-def _means(values: jax.Array) -> jax.Array:
-    """About the means int32 ``[C]`` down columns of int32 ``[K, C]``, at most 2**30 each."""
-    return jnp.sum(values // values.shape[0], axis=0, dtype=jnp.int32)
+def _sums(parts: list[jax.Array]) -> list[jax.Array]:
+    """Sums int32 ``[C]`` down columns of non-negative int32 ``[K, C]``, all in one unit.
+
+    The unit is 1, or as small a power of two as keeps every sum below 2**30.
+    """
+    largest = jnp.max(jnp.stack([jnp.max(part) for part in parts]))
+    rows = max(part.shape[0] for part in parts)
+    shift = jnp.maximum(32 - jax.lax.clz(largest) + rows.bit_length() - 30, 0)
+    return [jnp.sum(part >> shift, axis=0, dtype=jnp.int32) for part in parts]
 
 
 def _ranks(values: jax.Array, there: jax.Array) -> jax.Array:

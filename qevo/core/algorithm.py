@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 from typing import Any, Self
 
 import jax
@@ -100,8 +99,7 @@ class Algorithm(EvolutionaryAlgorithm):
         return known | {"stages": [list(stage) for stage in self.stages], "spared": self.spared}
 
     # evosax: https://github.com/RobertTLange/evosax, version 0.3
-    # The base class jits these three, and its type checkers see that instead of methods. So are ask
-    # and tell here: an evosax loop in Python would compile their loops anew in every generation.
+    # The base class jits these three, and its type checkers see that instead of methods.
     def init(  # pyright: ignore[reportIncompatibleVariableOverride]
         self, key: jax.Array, solution: Any = None, params: Any = None
     ) -> AskTellState:
@@ -124,27 +122,45 @@ class Algorithm(EvolutionaryAlgorithm):
             generation_counter=jnp.int32(0),
         )
 
-    @functools.partial(jax.jit, static_argnums=0)
     def ask(  # pyright: ignore[reportIncompatibleVariableOverride]
         self, key: jax.Array, state: AskTellState, params: Any = None
     ) -> tuple[Any, Any]:
-        """Dense candidates: the decoded pytree with a leading axis P."""
-        context = self.context(state.inner)
-        proposal, inner = self.propose(key, state.inner)
-        population = jax.vmap(self.space.decode)(proposal.apply(context))
-        return population, state.replace(inner=inner, proposal=proposal)
+        """Dense candidates: the decoded pytree with a leading axis P.
 
-    @functools.partial(jax.jit, static_argnums=0)
+        Compiled once for an algorithm, which must not be changed after its first call.
+        """
+        return self._compiled("_candidates")(key, state)
+
     def tell(  # pyright: ignore[reportIncompatibleVariableOverride]
-        self, key: jax.Array, population: Any, fitness: jax.Array, state: Any, params: Any = None
+        self, key: jax.Array, population: Any, fitness: Any, state: Any, params: Any = None
     ) -> tuple[AskTellState, Metrics]:
         """Learn from the fitness of what the last `ask` returned; it must be integer."""
-        if not jnp.issubdtype(fitness.dtype, jnp.integer):
+        dtype = jnp.asarray(fitness).dtype
+        if not jnp.issubdtype(dtype, jnp.integer):
             raise TypeError(
-                f"fitness must be integer (and is minimised), got {fitness.dtype}; "
+                f"fitness must be integer (and is minimised), got {dtype}; "
                 "scale it to a fixed-point int32"
             )
-        fitness = fitness.astype(jnp.int32)
+        return self._compiled("_learn")(key, population, jnp.asarray(fitness, jnp.int32), state)
+
+    def _compiled(self, name: str) -> Any:
+        """A method of this very object, jitted once; a copy has its own."""
+        owner, known = self.__dict__.get("_programs", (None, {}))
+        if owner is not self:
+            known = {}
+            self._programs = (self, known)
+        if name not in known:
+            known[name] = jax.jit(getattr(self, name))
+        return known[name]
+
+    def _candidates(self, key: jax.Array, state: AskTellState) -> tuple[Any, AskTellState]:
+        proposal, inner = self.propose(key, state.inner)
+        population = jax.vmap(self.space.decode)(proposal.apply(self.context(state.inner)))
+        return population, state.replace(inner=inner, proposal=proposal)
+
+    def _learn(
+        self, key: jax.Array, population: Any, fitness: jax.Array, state: AskTellState
+    ) -> tuple[AskTellState, Metrics]:
         winner = jnp.argmin(fitness)
         better = fitness[winner] < state.best_fitness
         best_solution = jax.tree.map(

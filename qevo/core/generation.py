@@ -1,4 +1,4 @@
-"""One generation, and a scan of them, as pure functions of integer state."""
+"""One generation, and a loop of them, as pure functions of integer state."""
 
 from __future__ import annotations
 
@@ -135,20 +135,20 @@ def scan_generations(
     a scan of `jax.lax.cond`, leaves the state where it is: a branch would copy it twice.
     """
 
-    def scan(problem: Problem, key: jax.Array, carry: Carry) -> tuple[Carry, Metrics]:
+    def loop(problem: Problem, key: jax.Array, carry: Carry) -> tuple[Carry, Metrics]:
         def generation(carry: Carry) -> tuple[Carry, Metrics]:
             return run_generation(
                 algorithm, problem, key, carry, rules=rules, chunk=chunk, mesh=mesh
             )
 
-        def goes_on(loop: tuple[jax.Array, Carry, Metrics]) -> jax.Array:
-            step, carry, _ = loop
+        def goes_on(so_far: tuple[jax.Array, Carry, Metrics]) -> jax.Array:
+            step, carry, _ = so_far
             return (step < length) & ~carry.done
 
-        def go_on(loop: tuple[jax.Array, Carry, Metrics]) -> tuple[jax.Array, Carry, Metrics]:
-            step, carry, records = loop
+        def go_on(so_far: tuple[jax.Array, Carry, Metrics]) -> tuple[jax.Array, Carry, Metrics]:
+            step, carry, records = so_far
             carry, record = generation(carry)
-            records = jax.tree.map(lambda all, one: all.at[step].set(one), records, record)
+            records = jax.tree.map(lambda rows, one: rows.at[step].set(one), records, record)
             return step + 1, carry, records
 
         record = jax.eval_shape(generation, carry)[1]
@@ -156,9 +156,9 @@ def scan_generations(
         return jax.lax.while_loop(goes_on, go_on, (jnp.int32(0), carry, records))[1:]
 
     if mesh is None:
-        return scan(problem, key, carry)
+        return loop(problem, key, carry)
     whole = PartitionSpec()
-    everywhere = jax.shard_map(scan, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
+    everywhere = jax.shard_map(loop, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
     return everywhere(problem, key, carry)
 
 

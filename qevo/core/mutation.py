@@ -35,19 +35,19 @@ def mutable_positions(
 
 
 def level_shifts(
-    lots: jax.Array, old: jax.Array, low: jax.Array, high: jax.Array, levels: int
+    bits: jax.Array, old: jax.Array, low: jax.Array, high: jax.Array, levels: int
 ) -> jax.Array:
     """New levels int8 of genes that can move, one or more away from the old ones.
 
     Each further level is half as likely; the direction is a fair coin's, turned round at a bound.
 
     Args:
-      lots: random uint16.
+      bits: random uint16.
       old, low, high: int8, all of the same shape.
       levels: the largest shift.
     """
     old, low, high = (part.astype(jnp.int32) for part in (old, low, high))
-    draw = lots.astype(jnp.int32)
+    draw = bits.astype(jnp.int32)
     far = draw >> 1
     length = jnp.ones_like(draw)
     for level in range(1, levels):
@@ -72,18 +72,18 @@ def power_law(most: int, exponent: float) -> np.ndarray:
     return np.round(np.cumsum(mass) / np.sum(mass) * ONE).astype(np.int32)
 
 
-def power_law_shares(lots: jax.Array, law: np.ndarray, slots: int) -> jax.Array:
+def power_law_shares(bits: jax.Array, law: np.ndarray, slots: int) -> jax.Array:
     """Shares int32 of the slots, in 1/65536, after `power_law`; one for each random uint16."""
-    draw = lots.astype(jnp.int32)
+    draw = bits.astype(jnp.int32)
     strength = 1 + jnp.searchsorted(jnp.asarray(law), draw, side="right").astype(jnp.int32)
     return strength * ONE // slots
 
 
-def used_slots(lots: jax.Array, share: jax.Array) -> jax.Array:
+def used_slots(bits: jax.Array, share: jax.Array) -> jax.Array:
     """Which slots the mutants use, bool ``[rows, G]``: each with the probability ``share``.
 
     Args:
-      lots: random uint16 ``[rows, G]``.
+      bits: random uint16 ``[rows, G]``.
       share: int32 ``[rows]``, in 1/65536.
     """
-    return lots.astype(jnp.int32) < share[:, None]
+    return bits.astype(jnp.int32) < share[:, None]

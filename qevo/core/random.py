@@ -119,14 +119,25 @@ def weighted_positions(
 def uniform_positions(key: jax.Array, count: int, rows: int, size: int) -> jax.Array:
     """Distinct positions int32 ``[rows, size]`` in ``0..count-1``, rows drawn by themselves.
 
-    As `weighted_positions` of equal weights for each row, without a pass over them. ``size`` is at
-    most ``count``.
+    As `weighted_positions` of equal weights for each row, without a pass over them. Where there are
+    fewer positions than ``size``, all of them come, and ``count`` as padding.
     """
-    words = _bulk_words(key, rows * (size + 1)).reshape(rows, size + 1)
-    share = count // size
+    drawn = min(size, count)
+    words = _bulk_words(key, rows * (drawn + 1)).reshape(rows, drawn + 1)
+    share = count // drawn
     rotation, jitter = words[:, :1] % count, words[:, 1:] % share
-    targets = rotation + jnp.arange(size, dtype=jnp.uint32) * share + jitter
-    return jnp.where(targets < count, targets, targets - count).astype(jnp.int32)
+    targets = rotation + jnp.arange(drawn, dtype=jnp.uint32) * share + jitter
+    positions = jnp.where(targets < count, targets, targets - count).astype(jnp.int32)
+    return jnp.pad(positions, ((0, 0), (0, size - drawn)), constant_values=count)
+
+
+def below(bits: jax.Array, count: int) -> jax.Array:
+    """Integers int32 ``[...]`` in ``0..count-1`` of random uint16 ``[..., 2]``.
+
+    ``count`` is below 2**16; numbers differ in probability by at most 2**-32.
+    """
+    high, low = bits[..., 0].astype(jnp.uint32), bits[..., 1].astype(jnp.uint32)
+    return (high * count + (low * count >> 16) >> 16).astype(jnp.int32)
 
 
 def uniform_levels(key: jax.Array, low: jax.Array, high: jax.Array, count: int) -> jax.Array:

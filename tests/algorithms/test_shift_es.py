@@ -51,6 +51,19 @@ def genes_of(space: Space, block: int) -> set[int]:
     return {g for leaf in leaves for g in range(leaf.offset, leaf.offset + leaf.size)}
 
 
+def test_a_block_of_fewer_genes_than_slots_is_drawn_without_repetition() -> None:
+    """Also where every gene of the space can move."""
+    space = Space.of({"a": Leaf((100, 10), -9, 9), "b": Leaf((10,), -9, 9)})
+    space = space.with_blocks([(["a"], None), (["b"], None)])
+    search = ShiftES(space, settings(slots=64, shifted=20.0, order=(1,)))
+    proposal, _ = jax.jit(search.propose)(KEY, search.start(KEY))
+    for row in np.asarray(proposal.positions):
+        used = row[row < space.size].tolist()
+        assert len(set(used)) == len(used)
+        assert set(used) <= genes_of(space, 1)
+    assert (np.asarray(proposal.positions)[2:] < space.size).sum(1).max() > 1
+
+
 class Search:
     """An algorithm whose steps are compiled, and a state to begin with."""
 

@@ -14,6 +14,7 @@ from jax.extend.random import threefry_2x32
 from qevo.core import random
 from qevo.core.random import (
     TABLE_TOTAL,
+    below,
     bits16,
     bulk_bits16,
     coin_flips,
@@ -169,6 +170,24 @@ def test_uniform_positions_are_distinct_and_even(count: int, size: int) -> None:
         np.testing.assert_allclose(hits / len(rows), size / count, atol=0.02)
         if 1 < size < count:  # rows are drawn by themselves
             assert abs(np.corrcoef(rows[:-1, 0], rows[1:, 0])[0, 1]) < 0.03
+
+
+def test_fewer_positions_than_asked_for_all_come_once() -> None:
+    rows = np.asarray(uniform_positions(jax.random.key(0), 10, 50, 16))
+    assert all(sorted(row) == [*range(10), *[10] * 6] for row in rows.tolist())
+
+
+@pytest.mark.parametrize("count", [1, 3, 1000, 40_000, 65_535])
+def test_numbers_below_a_count_are_even(count: int) -> None:
+    numbers = np.asarray(below(bulk_bits16(jax.random.key(count), (400_000, 2)), count))
+    assert (numbers.dtype, numbers.min()) == (np.int32, 0) or count > 1000
+    assert 0 <= numbers.min() <= numbers.max() < count
+    parts = np.bincount(numbers * 3 // count, minlength=3) * (3 if count > 2 else 1)
+    assert abs(numbers.mean() - (count - 1) / 2) < 6 * count / np.sqrt(12 * len(numbers))
+    if count > 2:
+        np.testing.assert_allclose(parts / len(numbers), 1, atol=0.02)
+    ends = np.asarray(below(jnp.asarray([[0, 0], [65535, 65535]], jnp.uint16), count))
+    assert ends.tolist() == [0, count - 1]
 
 
 def test_uniform_levels_are_uniform_within_their_bounds() -> None:
