@@ -24,7 +24,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from classifier import trained
@@ -75,17 +75,7 @@ Name = Literal[
 class Config:
     """Export networks and compare."""
 
-    networks: tuple[Name, ...] = (
-        "lenet_300_100",
-        "lenet_5",
-        "resnet_8",
-        "resnet_20",
-        "resnet_20_3_bit",
-        "resnet_56",
-        "vgg_16",
-        "autoencoder",
-        "yolo_fastest",
-    )
+    networks: tuple[Name, ...] = get_args(Name)
     """Which."""
     data: str = "fashion_mnist"
     """Of the LeNets and the autoencoder."""

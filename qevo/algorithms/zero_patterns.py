@@ -34,10 +34,8 @@ def zeroed_together(pattern: Pattern, space: Space, leaves: Sequence[int]) -> Fr
         raise QevoError(f"a pattern needs weights [..., C]; {', '.join(flat)} has one axis at most")
     if pattern == "filters":
         return Filters(space.size, layout)
-    if not (isinstance(pattern, tuple | list) and len(pattern) == 2):
-        kept, of = 0, 0
-    else:
-        kept, of = pattern
+    pair = isinstance(pattern, tuple | list) and len(pattern) == 2
+    kept, of = pattern if pair else (0, 0)
     if not 1 <= kept < of <= 64:
         raise QevoError(
             "a pattern is 'free', 'filters' or (n, m) with 1 <= n < m <= 64, for at most n "
@@ -49,7 +47,7 @@ def zeroed_together(pattern: Pattern, space: Space, leaves: Sequence[int]) -> Fr
 class FreeZeros:
     """Any weights: a unit is a gene."""
 
-    gives_back = True  # whether zeroed units may return at a price of others
+    gives_back = True  # whether zeroed units may return, and others go for them
 
     def __init__(self, size: int):
         self.size = size
