@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,17 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from rich.console import Console
-from zeroing import SHARES, Zeroing, ZeroingConfig
+from zeroing import SHARES, Zeroing, ZeroingConfig, shares_of
 
 from qevo import NetworkProblem, QuantizedNetwork
 from qevo.data import Dataset
 from qevo.integer.loss import softmax
 from qevo.quantize import FloatTeacher, TrainingConfig, float_logits, train
 from qevo.quantize.pruning import SparseFit, sparsity_costs
+from qevo.quantize.rounding import Rounding
 from qevo.run import folder as files
 
 LOGIT_BITS = 13  # fraction bits of the float network's logits
-SAMPLE = 512  # images that importance is measured on
 METHODS = {
     "random": "random",
     "magnitude": "magnitude",
@@ -51,6 +52,7 @@ class Classifier:
         self, config: ZeroingConfig, bits: int, data: Dataset, module: nn.Module, variables: Any
     ) -> None:
         self.batch, self.bits, self.data = config.batch, bits, data
+        self.tries = config.tries
         search = data.search.images
         self.teacher = FloatTeacher(module, variables, search[: config.calibration])
         logits = {
@@ -65,10 +67,18 @@ class Classifier:
         with console.status("what zeros cost in each layer"):
             self.costs = sparsity_costs(self.teacher, SHARES, bits=bits)
         last = list(self.costs)[-1]
-        self.zeroing = Zeroing(config, self._problem, self._rounded, search[:SAMPLE], last)
+        self.zeroing = Zeroing(config, self._problem, self._rounded, last)
         half = SparseFit(zeros=dict.fromkeys(self.costs, 0.5), order="magnitude")
         self.dense = self._rounded(half)
         self.sizes = {name: kernel.size for name, kernel in self.dense.weights.items()}
+
+    def shares(self, sizes: Mapping[str, Sequence[float]], budget: float) -> dict[str, float]:
+        """The share of zeros of each layer, of such sizes within a budget."""
+
+        def divergence(shares: dict[str, float]) -> float:
+            return self.teacher.divergence(self.zeroing.fitted(shares, "second_order"))
+
+        return shares_of(self.costs, sizes, budget, divergence, self.tries)
 
     def accuracy(self, network: QuantizedNetwork, part: str) -> float:
         """Of a part of the data, 0 to 1."""
@@ -89,8 +99,8 @@ class Classifier:
             arithmetic="fast",
         )
 
-    def _rounded(self, fit: SparseFit) -> QuantizedNetwork:
-        return self.teacher.convert(bits=self.bits, rounding=fit)
+    def _rounded(self, rounding: Rounding) -> QuantizedNetwork:
+        return self.teacher.convert(bits=self.bits, rounding=rounding)
 
 
 def trained(

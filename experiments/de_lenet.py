@@ -3,13 +3,13 @@
     QEVO_DATA_DIR=... python experiments/de_lenet.py [--network lenet_5] [--data fashion_mnist]
 
 A float network is trained once; nothing after it has a gradient. For each ratio, the share of zeros
-of each layer is chosen under the budget of bytes by what it costs in divergence from the float
-network. Four masks have these zeros: random, by magnitude, by the second-order measure with refits,
-and by directed evolution, which starts from fewer zeros and goes on in cycles of tentative zeroing
-in the whole integer network and refits. From then on all are treated alike: survivors fitted layer
-by layer to the float network, a search over survivors, multipliers and biases that keeps the zeros,
-constants in fewer digits, and the file. LeNet-5 is Caffe's, of 431,080 parameters, as in the
-compression literature.
+of each layer is chosen under the budget of bytes by the divergence from the float network: first by
+what layers cost one by one, then by local search with whole networks. Four masks have these zeros:
+random, by magnitude, by the second-order measure with refits, and by directed evolution, which
+starts from fewer zeros and goes on in cycles of tentative zeroing in the whole integer network and
+refits. From then on all are treated alike: survivors fitted layer by layer to the float network, a
+search over survivors, multipliers and biases that keeps the zeros, constants in fewer digits, and
+the file. LeNet-5 is Caffe's, of 431,080 parameters, as in the compression literature.
 
 Ratios are four bytes for every float parameter, biases included, over the bytes of the whole file.
 The smallest file within 0.3 points of the float network's validation accuracy is the one that
@@ -35,12 +35,11 @@ from matplotlib.figure import Figure
 from rich.table import Table
 from zeroing import ZeroingConfig
 
-from qevo.compress import allocate, coarsen, compress, decompress, open_compressed, summarize
+from qevo.compress import coarsen, compress, decompress, open_compressed, summarize
 from qevo.core.writing import write_whole
 from qevo.data import load
 from qevo.errors import QevoError
 from qevo.nets import LeNet5, LeNet300
-from qevo.quantize.pruning import SparsityCost
 from qevo.report.picture import STYLE
 from qevo.run import folder as files
 from qevo.run.command import flags
@@ -72,8 +71,6 @@ class Config(ZeroingConfig):
     """Of training."""
     calibration: int = 10_000
     """Images that layers are fitted to."""
-    generations: int = 60
-    """Of a cycle."""
     repair: int = 100
     """Generations of the search that keeps the zeros, for every mask."""
     batch: int = 1024
@@ -139,6 +136,7 @@ class Run:
         self.parameters = sum(sizes.values()) + channels
         file = summarize(open_compressed(compress(coarsen(dense, digits=config.digits))))
         self.overhead = file.constants + file.overhead
+        self._zeros: dict[float, dict[str, float]] = {}
 
     def row(self, ratio: float, method: str) -> Record:
         """What is measured of one file."""
@@ -174,16 +172,13 @@ class Run:
         }
 
     def zeros(self, ratio: float) -> dict[str, float]:
-        """The share of each layer: the least sum of divergences within the bytes."""
-        budget = 4 * self.parameters / ratio - self.overhead
-        costs: list[list[SparsityCost]] = list(self.classifier.costs.values())
-        found = allocate(
-            [[cost.bytes for cost in layer] for layer in costs],
-            [[cost.divergence for cost in layer] for layer in costs],
-            budget,
-        )
-        picked = zip(self.classifier.costs.items(), found.choice, strict=True)
-        return {name: layer[option].zeros for (name, layer), option in picked}
+        """The share of each layer, the same for all methods."""
+        if ratio not in self._zeros:
+            costs = self.classifier.costs
+            sizes = {name: [cost.bytes for cost in layer] for name, layer in costs.items()}
+            budget = 4 * self.parameters / ratio - self.overhead
+            self._zeros[ratio] = self.classifier.shares(sizes, budget)
+        return self._zeros[ratio]
 
 
 def chosen(rows: list[Record], accuracy: float) -> Record | None:

@@ -41,7 +41,8 @@ from qevo.errors import QevoError
 from qevo.nets import FixedMaps
 from qevo.quantize import FloatTeacher
 from qevo.quantize.importing.darknet import variable_shapes
-from qevo.quantize.pruning import SparseFit, SparsityCost, sparsity_costs
+from qevo.quantize.pruning import SparsityCost, sparsity_costs
+from qevo.quantize.rounding import Rounding
 from qevo.report.boxes import draw_boxes
 from qevo.report.picture import STYLE
 from qevo.run import folder as files
@@ -55,7 +56,6 @@ METHODS = {
     "directed": "directed evolution",
 }
 DEPTHWISE = 8  # bits of depthwise layers
-SAMPLE = 32  # images that importance is measured on
 COSTED = 16  # images that the cost of zeros is measured on
 COLORS = ("#0e7490", "#15803d", "#c2410c", "#7c3aed")
 
@@ -167,8 +167,9 @@ class Run:
         none = dict.fromkeys(self.teacher.layer_names, 0.0)
         if not zeros:
             return none
-        sizes = {name: size for name, size in self._sizes.items() if name in self._costs}
-        return none | shares_of(self._costs, sizes, zeros)
+        sizes = {name: self._sizes[name] for name in self._costs}
+        left = {name: [(1 - c.zeros) * sizes[name] for c in self._costs[name]] for name in sizes}
+        return none | shares_of(self._costs, left, (1 - zeros) * sum(sizes.values()))
 
     @functools.cached_property
     def _costs(self) -> dict[str, list[SparsityCost]]:
@@ -209,10 +210,10 @@ class Run:
                 batch_chunk=min(config.batch, 16),
             )
 
-        def rounded(fit: SparseFit) -> QuantizedNetwork:
-            return self.teacher.convert(bits=width, rounding=fit)
+        def rounded(rounding: Rounding) -> QuantizedNetwork:
+            return self.teacher.convert(bits=width, rounding=rounding)
 
-        zeroing = Zeroing(config, problem, rounded, self.images[:SAMPLE])
+        zeroing = Zeroing(config, problem, rounded)
         fitted = zeroing.fitted(self._shares(zeros), method)
         generations = config.repair
         if method == "directed" and zeros:

@@ -17,7 +17,7 @@ import json
 import pathlib
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ import jax
 import numpy as np
 from flax.traverse_util import unflatten_dict
 from rich.console import Console
-from zeroing import Zeroing, ZeroingConfig, masks_of
+from zeroing import Zeroing, ZeroingConfig
 
 from qevo import NetworkProblem, QuantizedNetwork
 from qevo.compress import compress, decompress, open_compressed, summarize
@@ -35,7 +35,8 @@ from qevo.detection import place
 from qevo.nets import FixedMaps
 from qevo.quantize import FloatTeacher
 from qevo.quantize.importing.darknet import Detector, load_cfg, read_weights, variable_shapes
-from qevo.quantize.rounding import round_squared_error
+from qevo.quantize.pruning import removal_costs
+from qevo.quantize.rounding import FloatLayer, Rounded, round_squared_error
 from qevo.run.command import flags
 from qevo.run.provenance import commit, device, versions
 from qevo.run.session import script
@@ -105,13 +106,22 @@ def main(config: Config) -> None:
         maps = teacher.outputs
     chosen = kinds(detector)
     bits = {"*": 8} | dict.fromkeys(chosen.values(), config.bits)
+    costs: dict[str, np.ndarray] = {}
+
+    def rounding(layer: FloatLayer) -> Rounded:
+        rounded = round_squared_error(layer)
+        if layer.name in chosen.values():
+            costs[layer.name] = removal_costs(layer, rounded, made_up=False)
+        return rounded
+
     with steps.step("rounding"):
-        network = teacher.convert(bits=bits, rounding=round_squared_error)
+        network = teacher.convert(bits=bits, rounding=rounding)
     rounded = {"divergence": teacher.divergence(network), "variance": float(np.var(maps))}
     found: dict[str, Any] = {}
     for kind, layer in chosen.items():
         with steps.step(f"directed evolution of {layer}, {kind}"):
-            network = cycle(config, detector, network, layer, images, maps)
+            cost = {layer: costs[layer].reshape(network.weights[layer].shape)}
+            network = cycle(config, detector, network, cost, images, maps)
         kernel = np.asarray(network.weights[layer])
         found[kind] = {
             "layer": layer,
@@ -175,11 +185,12 @@ def cycle(
     config: Config,
     detector: Detector,
     network: QuantizedNetwork,
-    layer: str,
+    cost: Mapping[str, np.ndarray],
     images: np.ndarray,
     maps: np.ndarray,
 ) -> QuantizedNetwork:
-    """One generation of tentative zeroing in one layer; what is missing goes by importance."""
+    """One generation of tentative zeroing in the layer of a cost; what is missing goes by it."""
+    (layer,) = cost
     numbers = 5 + detector.heads[0].classes
 
     def problem(network: QuantizedNetwork) -> NetworkProblem:
@@ -202,9 +213,8 @@ def cycle(
         )
 
     settings = ZeroingConfig(population=config.population, seed=config.seed)
-    zeroing = Zeroing(settings, problem, lambda fit: network, images[:1])
-    masks = {layer: masks_of(network)[layer]}
-    return zeroing.search(network, masks, 1, {layer: config.zeros})
+    zeroing = Zeroing(settings, problem, lambda rounding: network)
+    return zeroing.search(network, cost, 1, {layer: config.zeros})
 
 
 def variables_of(config: Config, detector: Detector) -> Any:

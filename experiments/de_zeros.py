@@ -3,8 +3,8 @@
     QEVO_DATA_DIR=... python experiments/de_zeros.py [--network resnet_20]
 
 LeNet-5 (Caffe's, trained here on MNIST) or the published ResNet-20 on CIFAR-10. For each share of
-zeros in the whole network, each layer's share is chosen by what it costs in divergence from the
-float network, the same for all. The masks are drawn at random, by magnitude, by the second-order
+zeros in the whole network, each layer's share is chosen by the divergence from the float network,
+the same for all. The masks are drawn at random, by magnitude, by the second-order
 measure with refits, or by directed evolution; then all are treated alike: survivors fitted layer by
 layer to the same images, and the same search over survivors, multipliers and biases that keeps the
 zeros. Nothing has a gradient but the float network's training. With --pattern filters whole output
@@ -30,7 +30,7 @@ from flax import linen as nn
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich.table import Table
-from zeroing import ZeroingConfig, shares_of
+from zeroing import ZeroingConfig
 
 from qevo.data import Dataset, load
 from qevo.nets import Float, LeNet5
@@ -98,6 +98,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         data = load("mnist" if config.network == "lenet_5" else "cifar10", seed=config.seed)
         self.classifier = Classifier(config, config.bits, data, *self._float(data))
+        self._shares: dict[float, dict[str, float]] = {}
 
     def row(self, zeros: float, method: str) -> Record:
         """What is measured of one network."""
@@ -106,13 +107,13 @@ class Run:
             return files.read_json(path)
         began = time.monotonic()
         with console.status(f"{config.network}: {100 * zeros:g} % zeros, {METHODS[method]}"):
-            shares = shares_of(self.classifier.costs, self.classifier.sizes, zeros)
-            fitted = self.classifier.zeroing.fitted(shares, method)
+            fitted = self.classifier.zeroing.fitted(self.shares(zeros), method)
             network = self.classifier.zeroing.repaired(fitted)
         kernels = [np.asarray(kernel) for kernel in network.weights.values()]
         found = {
             "zeros": zeros,
             "method": method,
+            "shares": self.shares(zeros),
             "all_zeros": sum(int((k == 0).sum()) for k in kernels) / sum(k.size for k in kernels),
             "fitted": self.classifier.accuracy(fitted, "validation"),
             "validation": self.classifier.accuracy(network, "validation"),
@@ -121,6 +122,15 @@ class Run:
         }
         files.write_json(path, found)
         return found
+
+    def shares(self, zeros: float) -> dict[str, float]:
+        """Of each layer, where so many of all weights are to be zero."""
+        if zeros not in self._shares:
+            sizes, costs = self.classifier.sizes, self.classifier.costs
+            left = {name: [(1 - c.zeros) * sizes[name] for c in costs[name]] for name in costs}
+            budget = (1 - zeros) * sum(sizes.values())
+            self._shares[zeros] = self.classifier.shares(left, budget)
+        return self._shares[zeros]
 
     def _float(self, data: Dataset) -> tuple[nn.Module, Any]:
         if self.config.network == "resnet_20":

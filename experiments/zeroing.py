@@ -12,12 +12,11 @@ import numpy as np
 from qevo import NetworkProblem, QuantizedNetwork, evolve
 from qevo.algorithms.directed import Directed, DirectedConfig, integer_importance
 from qevo.algorithms.zero_patterns import Pattern
-from qevo.compress import allocate
-from qevo.quantize.pruning import SparseFit, SparsityCost, square_costs
+from qevo.compress import allocate, reallocate
+from qevo.quantize.pruning import SparseFit, SparsityCost, removal_costs
+from qevo.quantize.rounding import FloatLayer, Rounded, Rounding
 
-SHARES = (0.0, 0.5, 0.7, 0.8, 0.87, 0.91, 0.935, 0.95, 0.963, 0.973, 0.981, 0.988)
-
-Masks = Mapping[str, np.ndarray]
+SHARES = (0.0, 0.5, 0.7, 0.8, 0.87, 0.91, 0.935, 0.95, 0.963, 0.973, 0.981, 0.988, 0.992, 0.995)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +25,16 @@ class ZeroingConfig:
 
     calibration: int = 4000
     """Images that layers are fitted to."""
+    tries: int = 40
+    """Ways to share zeros out among the layers that are measured."""
     pattern: Pattern = "free"
     """What is zeroed together: any weights, filters (output channels of all layers but the last),
     or all but at most n in each run of m rows, as in 2 4, whatever the share of zeros."""
-    more: float = 1.5
+    more: float = 2.0
     """Survivors that directed evolution starts from, for each one that it leaves."""
-    cycles: int = 2
+    cycles: int = 8
     """Of zeroing and refits."""
-    generations: int = 40
+    generations: int = 12
     """Of a cycle."""
     repair: int = 60
     """Generations of the search that keeps the zeros, for every mask."""
@@ -59,14 +60,12 @@ class Zeroing:
       config: how.
       problem: the search around a network.
       rounded: a network of the float one, by a rounding.
-      sample: images uint8 ``[n, H, W, C]`` that importance is measured on.
       last: layer that keeps its channels, where whole filters go.
     """
 
     config: ZeroingConfig
     problem: Callable[[QuantizedNetwork], NetworkProblem]
-    rounded: Callable[[SparseFit], QuantizedNetwork]
-    sample: np.ndarray
+    rounded: Callable[[Rounding], QuantizedNetwork]
     last: str = ""
 
     def fitted(self, shares: Mapping[str, float], method: str) -> QuantizedNetwork:
@@ -81,7 +80,7 @@ class Zeroing:
 
     def repaired(self, network: QuantizedNetwork) -> QuantizedNetwork:
         """What the search makes of the survivors."""
-        return self.search(network, masks_of(network), self.config.repair)
+        return self.search(network, {}, self.config.repair)
 
     def masks(self, zeros: Mapping[str, float]) -> dict[str, np.ndarray]:
         """Masks with these shares of zeros, by directed evolution from fewer."""
@@ -91,21 +90,32 @@ class Zeroing:
         pattern = config.pattern
         if not isinstance(pattern, str):  # there is nothing between none and all of its zeros
             begin, pattern = dict.fromkeys(left, 0.0), "free"
-        network = self.rounded(SparseFit(zeros=begin, pattern=pattern, seed=config.seed))
-        masks: dict[str, np.ndarray] = {}
+        fit = SparseFit(zeros=begin, pattern=pattern, seed=config.seed)
         for cycle in range(1, config.cycles + 1):
+            network, costs = self.costed(fit)
             rest = config.more ** (1 - cycle / config.cycles)
             goals = {name: max(1 - rest * share, 0.0) for name, share in left.items()}
-            network = self.search(network, masks_of(network), config.generations, goals)
-            masks = masks_of(network)
-            if cycle < config.cycles:
-                network = self.rounded(SparseFit(masks=masks, seed=config.seed))
-        return masks
+            network = self.search(network, costs, config.generations, goals)
+            fit = SparseFit(masks=masks_of(network), seed=config.seed)
+        return dict(fit.masks)
+
+    def costed(self, fit: SparseFit) -> tuple[QuantizedNetwork, dict[str, np.ndarray]]:
+        """The network of a rounding, and what zeroing each of its weights costs, by layer."""
+        costs: dict[str, np.ndarray] = {}
+        made_up = self.config.pattern != "filters"  # of a filter they are added up
+
+        def noting(layer: FloatLayer) -> Rounded:
+            found = fit(layer)
+            costs[layer.name] = removal_costs(layer, found, made_up=made_up)
+            return found
+
+        network = self.rounded(noting)
+        return network, {name: costs[name].reshape(w.shape) for name, w in network.weights.items()}
 
     def search(
         self,
         network: QuantizedNetwork,
-        masks: Masks,
+        costs: Mapping[str, np.ndarray],
         generations: int,
         goals: Mapping[str, float] | None = None,
     ) -> QuantizedNetwork:
@@ -113,16 +123,12 @@ class Zeroing:
         if not generations:
             return network
         problem = self.problem(network)
-        now = {name: 1 - float(mask.mean()) for name, mask in masks.items()}
+        now = {name: 1 - float(mask.mean()) for name, mask in masks_of(network).items()}
         pattern = self.config.pattern if goals else "free"
         if pattern == "free":
             goals = {name: max(share, now[name]) for name, share in (goals or now).items()}
         elif pattern == "filters":
             goals = {name: share for name, share in (goals or now).items() if name != self.last}
-        squares = square_costs(network, self.sample)
-        importance = integer_importance(
-            problem.space, {f"weights/{name}": square for name, square in squares.items()}
-        )
         settings = DirectedConfig(
             zeros=tuple((f"weights/{name}", share) for name, share in (goals or now).items()),
             pattern=pattern,
@@ -130,8 +136,9 @@ class Zeroing:
             committed=max(self.config.population // 4, 1),
             slots=self.config.slots,
         )
+        named = {f"weights/{name}": cost for name, cost in costs.items()}
         result = evolve(
-            Directed(problem.space, settings, importance),
+            Directed(problem.space, settings, integer_importance(problem.space, named)),
             problem,
             self.config.seed,
             generations=generations,
@@ -141,20 +148,39 @@ class Zeroing:
 
 
 def shares_of(
-    costs: Mapping[str, Sequence[SparsityCost]], sizes: Mapping[str, int], zeros: float
+    costs: Mapping[str, Sequence[SparsityCost]],
+    sizes: Mapping[str, Sequence[float]],
+    budget: float,
+    divergence: Callable[[dict[str, float]], float] | None = None,
+    tries: int = 0,
 ) -> dict[str, float]:
-    """The share of zeros of each layer: the least sum of divergences with so many in all.
+    """The share of zeros of each layer, at the least divergence within a budget.
 
     Args:
       costs: of each layer at several shares.
-      sizes: weights of each layer.
-      zeros: share of them all, not to be passed by more than one step of a layer.
+      sizes: of each layer at these shares, such as its bytes, or the weights that are left.
+      budget: of all sizes.
+      divergence: of a whole network with such shares; what layers cost one by one does not quite
+        add up.
+      tries: how many of these are measured, at most.
     """
-    left = [[(1 - cost.zeros) * sizes[name] for cost in layer] for name, layer in costs.items()]
-    divergences = [[cost.divergence for cost in layer] for layer in costs.values()]
-    choice = allocate(left, divergences, (1 - zeros) * sum(sizes.values())).choice
-    picked = zip(costs.items(), choice, strict=True)
-    return {name: layer[option].zeros for (name, layer), option in picked}
+
+    def shares(choice: Sequence[int]) -> dict[str, float]:
+        picked = zip(sizes, choice, strict=True)
+        return {name: costs[name][option].zeros for name, option in picked}
+
+    losses = [[cost.divergence for cost in costs[name]] for name in sizes]
+    if divergence is None:
+        return shares(allocate(list(sizes.values()), losses, budget).choice)
+    return shares(
+        reallocate(
+            list(sizes.values()),
+            losses,
+            budget,
+            lambda choice: divergence(shares(choice)),
+            tries=tries,
+        )
+    )
 
 
 def masks_of(network: QuantizedNetwork) -> dict[str, np.ndarray]:

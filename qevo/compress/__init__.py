@@ -1,6 +1,6 @@
 """Networks in few bytes: levels and bits of each layer, entropy coding, and the `.qevo` file."""
 
-from qevo.compress.allocation import Allocation, allocate
+from qevo.compress.allocation import Allocation, allocate, reallocate
 from qevo.compress.constants import coarsen
 from qevo.compress.container import (
     CompressedNetwork,
@@ -33,6 +33,7 @@ __all__ = [
     "load",
     "open_compressed",
     "read_compressed",
+    "reallocate",
     "requantize",
     "save",
     "summarize",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -106,6 +107,54 @@ def allocate(
     value = _total(loss, found)
     bound = value if complete else min(relaxed, value)
     return Allocation(tuple(found), _total(cost, found), value, bound)
+
+
+def reallocate(
+    costs: Sequence[Sequence[float]],
+    losses: Sequence[Sequence[float]],
+    budget: float,
+    measure: Callable[[tuple[int, ...]], float],
+    *,
+    tries: int,
+) -> tuple[int, ...]:
+    """The choice of `allocate`, improved by local search where losses of layers do not add up.
+
+    One layer takes its next option by cost, and another as many cheaper ones as the budget asks
+    for. Of these changes the one of the least sum of losses is measured first, and kept if it
+    helps; the search ends where none does, in a local optimum.
+
+    Args:
+      costs, losses, budget: as in `allocate`.
+      measure: the loss of a whole choice.
+      tries: choices that are measured, at most; the first is that of `allocate`.
+    """
+    start = allocate(costs, losses, budget)
+    cost, loss = ([np.asarray(row, np.float64) for row in table] for table in (costs, losses))
+    ranked = [np.lexsort((b, a)).tolist() for a, b in zip(cost, loss, strict=True)]
+
+    def changed(choice: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        ranks = [order.index(option) for order, option in zip(ranked, choice, strict=True)]
+        for more, less in itertools.permutations(range(len(choice)), 2):
+            if ranks[more] + 1 == len(ranked[more]):
+                continue
+            new = list(choice)
+            new[more] = ranked[more][ranks[more] + 1]
+            for rank in range(ranks[less], -1, -1):
+                new[less] = ranked[less][rank]
+                if _total(cost, new) <= budget:
+                    yield tuple(new)
+                    break
+
+    best = start.choice
+    found = {best: measure(best)} if tries else {}
+    while len(found) < tries:
+        untried = [choice for choice in changed(best) if choice not in found]
+        if not untried:
+            break
+        new = min(untried, key=lambda choice: _total(loss, list(choice)))
+        found[new] = measure(new)
+        best = min(best, new, key=found.__getitem__)
+    return best
 
 
 def _relax(

@@ -10,7 +10,7 @@ from qevo.quantize.folding import fold_batch_norm
 from qevo.quantize.importing import fit_arrays, read_arrays, trace
 from qevo.quantize.layerwise import LayerwiseFit
 from qevo.quantize.methods import quantize_network, round_network
-from qevo.quantize.pruning import SparseFit, SparsityCost, sparsity_costs, square_costs
+from qevo.quantize.pruning import SparseFit, SparsityCost, removal_costs, sparsity_costs
 from qevo.quantize.published import load_published, load_resnet8, load_resnet_cifar
 from qevo.quantize.training import TrainingConfig, flip_and_crop, train, train_autoencoder
 
@@ -37,9 +37,9 @@ __all__ = [
     "load_resnet_cifar",
     "quantize_network",
     "read_arrays",
+    "removal_costs",
     "round_network",
     "sparsity_costs",
-    "square_costs",
     "trace",
     "train",
     "train_autoencoder",

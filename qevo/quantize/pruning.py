@@ -15,7 +15,6 @@ import scipy.linalg
 from qevo.algorithms.least_squares import ColumnSearch, evolve_columns, integer_columns
 from qevo.algorithms.zero_patterns import Pattern
 from qevo.errors import QevoError
-from qevo.nets.network import QuantizedNetwork
 from qevo.quantize.convert import FloatTeacher
 from qevo.quantize.layerwise import LayerwiseFit, LeastSquares, best_of, best_scale, damping
 from qevo.quantize.rounding import FloatLayer, Rounded, round_squared_error
@@ -124,18 +123,57 @@ def refit(problem: LeastSquares, mask: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """
     values, costs = np.zeros(mask.shape), np.full(mask.shape, np.inf)
     wanted = problem.gram @ problem.target
-    known: dict[bytes, np.ndarray] = {}  # channels with the same mask share an inverse
+    for channel, kept, inverse in _inverses(problem.gram, mask):
+        found = inverse @ wanted[kept, channel]
+        values[kept, channel] = found
+        costs[kept, channel] = found**2 / np.diag(inverse)
+    return values, costs
+
+
+def removal_costs(
+    layer: FloatLayer, rounded: Rounded, *, made_up: bool = True, ridge: float = _FIT.ridge
+) -> np.ndarray:
+    """What zeroing each weight costs in its layer's output, over the square of the weight's level.
+
+    Args:
+      layer: of the float network, with the inputs that it gets.
+      rounded: what became of it.
+      made_up: whether the other survivors of the channel make up for it, as in `refit`; if not,
+        costs of several weights may be added up, as those of a filter. LeCun, Denker and Solla 1990
+        (Optimal Brain Damage).
+      ridge: as in `LayerwiseFit`.
+
+    Returns:
+      float64 ``[K, C]``, in squared units of the output; 0 where the level is.
+    """
+    if layer.depthwise:
+        parts = zip(layer.channels(), rounded.levels.T, rounded.scale, strict=True)
+        found = [
+            removal_costs(one, Rounded(levels[:, None], scale[None]), made_up=made_up, ridge=ridge)
+            for one, levels, scale in parts
+        ]
+        return np.concatenate(found, axis=1)
+    gram, mask = layer.moments().gram, rounded.levels != 0
+    gram = gram + damping(gram, ridge)
+    if not made_up:
+        return mask * np.diag(gram)[:, None] * rounded.scale**2
+    costs = np.zeros(mask.shape)
+    for channel, kept, inverse in _inverses(gram, mask):
+        costs[kept, channel] = rounded.scale[channel] ** 2 / np.diag(inverse)
+    return costs
+
+
+def _inverses(gram: np.ndarray, mask: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Of each channel with survivors: which these are, and the inverse of their Gram matrix."""
+    known: dict[bytes, np.ndarray] = {}  # neighbours with the same mask share an inverse
     for channel in range(mask.shape[1]):
         (kept,) = mask[:, channel].nonzero()
         if not len(kept):
             continue
         name = kept.tobytes()
         if name not in known:
-            known = {name: _inverse(problem.gram[np.ix_(kept, kept)])}
-        found = known[name] @ wanted[kept, channel]
-        values[kept, channel] = found
-        costs[kept, channel] = found**2 / np.diag(known[name])
-    return values, costs
+            known = {name: _inverse(gram[np.ix_(kept, kept)])}
+        yield channel, kept, known[name]
 
 
 def _inverse(matrix: np.ndarray) -> np.ndarray:
@@ -370,29 +408,3 @@ def sparsity_costs(
 def _entropy(share: float) -> float:
     """Of a bit, in bits."""
     return -sum(p * math.log2(p) for p in (share, 1 - share) if p)
-
-
-def square_costs(network: QuantizedNetwork, images: np.ndarray) -> dict[str, np.ndarray]:
-    """What the square of each weight's level costs in its layer's output, by layer.
-
-    The mean square of the weight's input times the squared scale of its channel, in units of the
-    layer: the diagonal of the second-order measure of LeCun, Denker and Solla 1990 (Optimal Brain
-    Damage) for the squared error of the layer's output.
-
-    Args:
-      network: any.
-      images: uint8 ``[n, H, W, C]``, in one batch.
-
-    Returns:
-      float64, broadcasting to the kernel of each layer.
-    """
-    costs = {}
-    for name, values in network.layer_inputs(images).items():
-        squares = np.square(np.asarray(values, np.float32))
-        mean = squares.mean(tuple(range(squares.ndim - 1)), dtype=np.float64)
-        constants = network.constants[name]
-        scale = np.asarray(constants["multiplier"], np.float64)
-        if "shift" in constants:
-            scale /= 2.0 ** np.asarray(constants["shift"])
-        costs[name] = mean[:, None] * scale**2
-    return costs

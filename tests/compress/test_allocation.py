@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qevo.compress import allocate
+from qevo.compress import allocate, reallocate
 from qevo.errors import QevoError
 
 Tables = tuple[list[list[int]], list[list[int]]]
@@ -54,6 +54,49 @@ def test_fewest_bytes_within_a_loss() -> None:
     sizes, losses = [[100, 60, 30], [200, 90, 80]], [[0, 1, 5], [0, 2, 9]]
     assert allocate(losses, sizes, 3).choice == (1, 1)
     assert allocate(losses, sizes, 2).choice == (0, 1)
+
+
+@given(tables(), st.floats(0, 1), st.integers(0, 2**16))
+def test_a_measured_choice_is_a_local_optimum_within_the_budget(
+    pair: Tables, share: float, seed: int
+) -> None:
+    costs, losses = pair
+    least, most = sum(map(min, costs)), sum(map(max, costs))
+    budget = least + int(share * (most - least))
+    draw = np.random.RandomState(seed)
+    joint = draw.randint(0, 30, [len(row) for row in costs])  # a loss that does not add up
+    measured: list[tuple[int, ...]] = []
+
+    def measure(choice: tuple[int, ...]) -> float:
+        measured.append(choice)
+        return float(joint[choice])
+
+    best = reallocate(costs, losses, budget, measure, tries=1000)
+    assert measured[0] == allocate(costs, losses, budget).choice
+    assert len(set(measured)) == len(measured)
+    assert joint[best] == min(joint[choice] for choice in measured)
+    for choice in measured:
+        assert sum(row[o] for row, o in zip(costs, choice, strict=True)) <= budget
+    first = measured[0]
+    assert reallocate(costs, losses, budget, measure, tries=1) == first
+    measured.clear()
+    assert reallocate(costs, losses, budget, measure, tries=0) == first
+    assert not measured
+
+
+def test_layers_that_cost_more_together_are_not_pruned_together() -> None:
+    # One by one the first two layers lose least; both at once lose ten times the sum.
+    sizes, losses = [[100, 50], [100, 50], [100, 50]], [[0, 1], [0, 1], [0, 3]]
+
+    def measure(choice: tuple[int, ...]) -> float:
+        return (
+            sum(row[o] for row, o in zip(losses, choice, strict=True)) + 18 * choice[0] * choice[1]
+        )
+
+    assert allocate(sizes, losses, 200).choice == (1, 1, 0)
+    found = reallocate(sizes, losses, 200, measure, tries=20)
+    assert found[2] == 1
+    assert measure(found) == 4
 
 
 def test_as_many_layers_as_yolov3_has() -> None:

@@ -21,9 +21,10 @@ from qevo.quantize.pruning import (
     pruned,
     pruned_groups,
     refit,
+    removal_costs,
     sparsity_costs,
-    square_costs,
 )
+from qevo.quantize.rounding import Rounded
 
 ONE = np.ones(1)
 
@@ -178,16 +179,27 @@ def test_a_network_sparse_layer_by_layer(trained: Any) -> None:
     )
     assert trained.accuracy(network(trained.validation.images)) > float_accuracy - 0.03
 
-    images = trained.search.images[:100]
-    squares = square_costs(network, images)
-    inputs = np.asarray(network.layer_inputs(images)["dense_1"], float)
-    part = {key: np.asarray(v, float) for key, v in network.constants["dense_1"].items()}
-    scale = part["multiplier"] / 2 ** part["shift"]
-    expected = (inputs**2).mean(0)[:, None] * scale**2
-    np.testing.assert_allclose(squares["dense_1"], expected, rtol=1e-5)
-    assert {name: square.shape for name, square in squares.items()} == {
-        name: kernel.shape for name, kernel in network.weights.items()
-    }
+
+def test_costs_of_removal_are_those_of_a_refit_or_of_each_weight_alone() -> None:
+    layer = random_layer(24, 6, low=-7, high=7)
+    form, alive = layer_problem(layer, 1e-3)
+    mask, values = next(pruned(form, alive, [0.5]))
+    levels = np.where(mask, np.where(values < 0, -3, 2), 0).astype(np.int8)
+    rounded = Rounded(levels, layer.grid.nearest(np.linspace(0.01, 0.02, 6)))
+    _, costs = refit(form, mask)
+    found = removal_costs(layer, rounded, ridge=1e-3)
+    assert not found[~mask].any()
+    weights = rounded.scale * levels
+    np.testing.assert_allclose(
+        found[mask] * levels[mask] ** 2.0, costs[mask] * (weights[mask] / values[mask]) ** 2
+    )
+    alone = removal_costs(layer, rounded, made_up=False, ridge=1e-3)
+    for row, channel in np.argwhere(mask)[::7]:
+        error = np.zeros_like(weights)
+        error[row, channel] = weights[row, channel]
+        rise = form.error(form.target + error, ONE).sum() - form.error(form.target, ONE).sum()
+        assert (alone * levels**2.0)[row, channel] == pytest.approx(rise)
+    assert (alone >= found)[mask].all()
 
 
 def test_groups_keep_the_largest() -> None:
