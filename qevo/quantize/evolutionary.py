@@ -37,7 +37,7 @@ class EvolutionaryRounding:
     search: ColumnSearch = dataclasses.field(default_factory=ColumnSearch)
     rounds: int = 2
     radius: int = 2
-    work: int = 400_000_000
+    work: int = 250_000_000
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ import scipy.linalg
 from qevo.quantize.rounding import FloatLayer, Rounded, each_channel
 from qevo.quantize.scales import squared_error_scale
 
-_BLOCK = 32  # rows whose product with the Gram matrix is maintained step by step
+_BLOCK = 32  # rows whose products are maintained step by step
 
 
 class LeastSquares(NamedTuple):
@@ -163,16 +163,23 @@ def round_with_feedback(
     (invert,) = scipy.linalg.get_lapack_funcs(("trtri",), (lower,))
     factor = invert(lower)[0]
     exact = exact[order]
-    rounded = np.empty_like(exact)
-    for start in range(0, len(exact), _BLOCK):
-        stop = min(start + _BLOCK, len(exact))
-        error = np.empty((stop - start, exact.shape[1]))
+    rounded, error = np.empty_like(exact), np.empty_like(exact)
+
+    def solve(start: int, stop: int) -> None:
+        """Round these rows; the later of them make up for the earlier in one matrix product."""
+        if stop - start > _BLOCK:
+            middle = (start + stop) // 2
+            solve(start, middle)
+            exact[middle:stop] -= factor[start:middle, middle:stop].T @ error[start:middle]
+            solve(middle, stop)
+            return
         for i in range(start, stop):
             place = order[i]
             rounded[i] = np.clip(np.rint(exact[i]), low[place], high[place])
-            error[i - start] = (exact[i] - rounded[i]) / factor[i, i]
-            exact[i + 1 : stop] -= np.outer(factor[i, i + 1 : stop], error[i - start])
-        exact[stop:] -= factor[start:stop, stop:].T @ error
+            error[i] = (exact[i] - rounded[i]) / factor[i, i]
+            exact[i + 1 : stop] -= np.outer(factor[i, i + 1 : stop], error[i])
+
+    solve(0, len(exact))
     levels = np.empty_like(rounded)
     levels[order] = rounded
     return levels
