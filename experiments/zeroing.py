@@ -169,18 +169,12 @@ def shares_of(
         picked = zip(sizes, choice, strict=True)
         return {name: costs[name][option].zeros for name, option in picked}
 
-    losses = [[cost.divergence for cost in costs[name]] for name in sizes]
+    tables = list(sizes.values()), [[cost.divergence for cost in costs[name]] for name in sizes]
+    choice = allocate(*tables, budget).choice
     if divergence is None:
-        return shares(allocate(list(sizes.values()), losses, budget).choice)
-    return shares(
-        reallocate(
-            list(sizes.values()),
-            losses,
-            budget,
-            lambda choice: divergence(shares(choice)),
-            tries=tries,
-        )
-    )
+        return shares(choice)
+    best = reallocate(*tables, budget, choice, lambda new: divergence(shares(new)), tries=tries)
+    return shares(best)
 
 
 def masks_of(network: QuantizedNetwork) -> dict[str, np.ndarray]:

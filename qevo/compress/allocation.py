@@ -113,11 +113,12 @@ def reallocate(
     costs: Sequence[Sequence[float]],
     losses: Sequence[Sequence[float]],
     budget: float,
+    choice: tuple[int, ...],
     measure: Callable[[tuple[int, ...]], float],
     *,
     tries: int,
 ) -> tuple[int, ...]:
-    """The choice of `allocate`, improved by local search where losses of layers do not add up.
+    """A choice of `allocate`, improved by local search where losses of layers do not add up.
 
     One layer takes its next option by cost, and another as many cheaper ones as the budget asks
     for. Of these changes the one of the least sum of losses is measured first, and kept if it
@@ -125,10 +126,10 @@ def reallocate(
 
     Args:
       costs, losses, budget: as in `allocate`.
+      choice: where to start, within the budget.
       measure: the loss of a whole choice.
-      tries: choices that are measured, at most; the first is that of `allocate`.
+      tries: choices that are measured, at most; the first is the start.
     """
-    start = allocate(costs, losses, budget)
     cost, loss = ([np.asarray(row, np.float64) for row in table] for table in (costs, losses))
     ranked = [np.lexsort((b, a)).tolist() for a, b in zip(cost, loss, strict=True)]
 
@@ -145,13 +146,13 @@ def reallocate(
                     yield tuple(new)
                     break
 
-    best = start.choice
+    best = choice
     found = {best: measure(best)} if tries else {}
     while len(found) < tries:
-        untried = [choice for choice in changed(best) if choice not in found]
+        untried = [new for new in changed(best) if new not in found]
         if not untried:
             break
-        new = min(untried, key=lambda choice: _total(loss, list(choice)))
+        new = min(untried, key=lambda options: _total(loss, list(options)))
         found[new] = measure(new)
         best = min(best, new, key=found.__getitem__)
     return best

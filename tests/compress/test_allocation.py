@@ -71,16 +71,16 @@ def test_a_measured_choice_is_a_local_optimum_within_the_budget(
         measured.append(choice)
         return float(joint[choice])
 
-    best = reallocate(costs, losses, budget, measure, tries=1000)
-    assert measured[0] == allocate(costs, losses, budget).choice
+    first = allocate(costs, losses, budget).choice
+    best = reallocate(costs, losses, budget, first, measure, tries=1000)
+    assert measured[0] == first
     assert len(set(measured)) == len(measured)
     assert joint[best] == min(joint[choice] for choice in measured)
     for choice in measured:
         assert sum(row[o] for row, o in zip(costs, choice, strict=True)) <= budget
-    first = measured[0]
-    assert reallocate(costs, losses, budget, measure, tries=1) == first
+    assert reallocate(costs, losses, budget, first, measure, tries=1) == first
     measured.clear()
-    assert reallocate(costs, losses, budget, measure, tries=0) == first
+    assert reallocate(costs, losses, budget, first, measure, tries=0) == first
     assert not measured
 
 
@@ -93,8 +93,9 @@ def test_layers_that_cost_more_together_are_not_pruned_together() -> None:
             sum(row[o] for row, o in zip(losses, choice, strict=True)) + 18 * choice[0] * choice[1]
         )
 
-    assert allocate(sizes, losses, 200).choice == (1, 1, 0)
-    found = reallocate(sizes, losses, 200, measure, tries=20)
+    first = allocate(sizes, losses, 200).choice
+    assert first == (1, 1, 0)
+    found = reallocate(sizes, losses, 200, first, measure, tries=20)
     assert found[2] == 1
     assert measure(found) == 4
 
