@@ -229,6 +229,9 @@ def draw(
         ax.axhline(100 * (1 - accuracy["test"]), color="0.6", lw=0.8, label="float")
         ax.set_xscale("log")
         ax.set_yscale("log")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter("{x:g}")
         ax.set_xlabel("float32 bytes over the bytes of the file")
         ax.set_ylabel("test error, %")
         ax.set_title(f"{config.network}, {config.data}", loc="left")
