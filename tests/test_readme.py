@@ -32,6 +32,7 @@ def commands(document: str, program: str) -> list[list[str]]:
         ("README.md", 3),  # run a file, evolve a network of one's own, the kernel alone
         ("docs/arithmetic.md", 1),
         pytest.param("docs/detectors.md", 4, marks=pytest.mark.slow),
+        pytest.param("docs/compressing.md", 1, marks=pytest.mark.slow),
         ("docs/exporting.md", 2),
         ("docs/tracking.md", 3),
         pytest.param("docs/refining.md", 2, marks=pytest.mark.slow),
