@@ -52,7 +52,8 @@ class Classifier:
         self, config: ZeroingConfig, bits: int, data: Dataset, module: nn.Module, variables: Any
     ) -> None:
         self.batch, self.bits, self.data = config.batch, bits, data
-        self.tries = config.tries
+        free = config.pattern in ("free", "filters")  # else shares decide nothing
+        self.tries = config.tries if free else 0
         search = data.search.images
         self.teacher = FloatTeacher(module, variables, search[: config.calibration])
         logits = {
@@ -73,7 +74,10 @@ class Classifier:
         self.sizes = {name: kernel.size for name, kernel in self.dense.weights.items()}
 
     def shares(self, sizes: Mapping[str, Sequence[float]], budget: float) -> dict[str, float]:
-        """The share of zeros of each layer, of such sizes within a budget."""
+        """The share of zeros of each layer, of such sizes within a budget.
+
+        Measured with the masks of the second order, and the same for all methods.
+        """
 
         def divergence(shares: dict[str, float]) -> float:
             return self.teacher.divergence(self.zeroing.fitted(shares, "second_order"))

@@ -4,7 +4,8 @@
 
 A float network is trained once; nothing after it has a gradient. For each ratio, the share of zeros
 of each layer is chosen under the budget of bytes by the divergence from the float network: first by
-what layers cost one by one, then by local search with whole networks. Four masks have these zeros:
+what layers cost one by one, then by local search with whole networks of second-order masks. Four
+masks have these zeros:
 random, by magnitude, by the second-order measure with refits, and by directed evolution, which
 starts from fewer zeros and goes on in cycles of tentative zeroing in the whole integer network and
 refits. From then on all are treated alike: survivors fitted layer by layer to the float network, a
@@ -142,10 +143,12 @@ class Run:
         """What is measured of one file."""
         config = self.config
         path = self.folder / f"{ratio:g}-{method}.qevo"
+        with console.status(f"{ratio:g}x: zeros of each layer"):
+            shares = self.zeros(ratio)
         began = time.monotonic()
         with console.status(f"{ratio:g}x, {METHODS[method]}"):
             zeroing = self.classifier.zeroing
-            fitted = zeroing.fitted(self.zeros(ratio), method)
+            fitted = zeroing.fitted(shares, method)
             network = zeroing.repaired(fitted)
             network = coarsen(network, digits=config.digits)
         data = compress(network)

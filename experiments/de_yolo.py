@@ -77,6 +77,10 @@ class Config(ZeroingConfig):
     """Who chooses the zeros, of magnitude, second_order and directed."""
     calibration: int = 64
     """Training images that layers are fitted to."""
+    more: float = 1.5
+    """Survivors that directed evolution starts from, for each one that it leaves."""
+    cycles: int = 2
+    """Of zeroing and refits."""
     generations: int = 30
     """Of a cycle."""
     repair: int = 0

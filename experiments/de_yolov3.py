@@ -111,7 +111,8 @@ def main(config: Config) -> None:
     def rounding(layer: FloatLayer) -> Rounded:
         rounded = round_squared_error(layer)
         if layer.name in chosen.values():
-            costs[layer.name] = removal_costs(layer, rounded, made_up=False)
+            costs[layer.name] = removal_costs(layer, rounded, made_up=False)  # but for the mean
+            costs[layer.name] += np.outer(layer.means()[0] ** 2, rounded.scale**2)
         return rounded
 
     with steps.step("rounding"):

@@ -3,12 +3,13 @@
     QEVO_DATA_DIR=... python experiments/de_zeros.py [--network resnet_20]
 
 LeNet-5 (Caffe's, trained here on MNIST) or the published ResNet-20 on CIFAR-10. For each share of
-zeros in the whole network, each layer's share is chosen by the divergence from the float network,
-the same for all. The masks are drawn at random, by magnitude, by the second-order
-measure with refits, or by directed evolution; then all are treated alike: survivors fitted layer by
-layer to the same images, and the same search over survivors, multipliers and biases that keeps the
-zeros. Nothing has a gradient but the float network's training. With --pattern filters whole output
-channels go, with --pattern 2 4 all but two of each four inputs of a channel.
+zeros in the whole network, each layer's share is chosen by the divergence from the float network
+with masks by the second order, the same for all. The masks are drawn at random, by magnitude, by
+the second-order measure with refits, or by directed evolution; then all are treated alike:
+survivors fitted layer by layer to the same images, and the same search over survivors, multipliers
+and biases that keeps the zeros. Nothing has a gradient but the float network's training. With
+--pattern filters whole output channels go, with --pattern 2 4 all but two of each four inputs of a
+channel.
 
 Prints validation and test accuracy; writes results/de_zeros_NETWORK.json and .png. The published
 ResNet-20 was trained on the images that are validation images here.
@@ -105,15 +106,17 @@ class Run:
         config, path = self.config, self.folder / f"{zeros:g}-{method}.json"
         if path.exists():
             return files.read_json(path)
+        with console.status(f"{config.network}: {100 * zeros:g} % zeros, those of each layer"):
+            shares = self.shares(zeros)
         began = time.monotonic()
         with console.status(f"{config.network}: {100 * zeros:g} % zeros, {METHODS[method]}"):
-            fitted = self.classifier.zeroing.fitted(self.shares(zeros), method)
+            fitted = self.classifier.zeroing.fitted(shares, method)
             network = self.classifier.zeroing.repaired(fitted)
         kernels = [np.asarray(kernel) for kernel in network.weights.values()]
         found = {
             "zeros": zeros,
             "method": method,
-            "shares": self.shares(zeros),
+            "shares": shares,
             "all_zeros": sum(int((k == 0).sum()) for k in kernels) / sum(k.size for k in kernels),
             "fitted": self.classifier.accuracy(fitted, "validation"),
             "validation": self.classifier.accuracy(network, "validation"),

@@ -171,7 +171,7 @@ def shares_of(
 
     tables = list(sizes.values()), [[cost.divergence for cost in costs[name]] for name in sizes]
     choice = allocate(*tables, budget).choice
-    if divergence is None:
+    if divergence is None or not tries:
         return shares(choice)
     best = reallocate(*tables, budget, choice, lambda new: divergence(shares(new)), tries=tries)
     return shares(best)

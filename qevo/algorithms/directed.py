@@ -403,8 +403,8 @@ def integer_importance(space: Space, values: Mapping[str, np.ndarray]) -> np.nda
 
     Args:
       space: the genes.
-      values: non-negative, for leaves by name, broadcast to their shape: of a layer's weights the
-        square of the scale ``[C]`` times the mean square of the inputs ``[K, 1]``, say. The largest
+      values: non-negative, for leaves by name, broadcast to their shape, such as
+        `qevo.quantize.removal_costs` of a layer's weights. The largest
         of a leaf becomes `IMPORTANCE_LIMIT`; leaves that are not named have 1.
     """
     found = np.ones(space.size, np.int32)

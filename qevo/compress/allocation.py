@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -120,9 +119,9 @@ def reallocate(
 ) -> tuple[int, ...]:
     """A choice of `allocate`, improved by local search where losses of layers do not add up.
 
-    One layer takes its next option by cost, and another as many cheaper ones as the budget asks
-    for. Of these changes the one of the least sum of losses is measured first, and kept if it
-    helps; the search ends where none does, in a local optimum.
+    One layer takes its next costlier option, and where the budget asks for it another the first
+    cheaper one that keeps to it. Of these changes the one of the least sum of losses is measured
+    first, and kept if it helps; the search ends where none does.
 
     Args:
       costs, losses, budget: as in `allocate`.
@@ -135,16 +134,21 @@ def reallocate(
 
     def changed(choice: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         ranks = [order.index(option) for order, option in zip(ranked, choice, strict=True)]
-        for more, less in itertools.permutations(range(len(choice)), 2):
-            if ranks[more] + 1 == len(ranked[more]):
+        for more, order in enumerate(ranked):
+            if ranks[more] + 1 == len(order):
                 continue
-            new = list(choice)
-            new[more] = ranked[more][ranks[more] + 1]
-            for rank in range(ranks[less], -1, -1):
-                new[less] = ranked[less][rank]
-                if _total(cost, new) <= budget:
-                    yield tuple(new)
-                    break
+            raised = list(choice)
+            raised[more] = order[ranks[more] + 1]
+            if _total(cost, raised) <= budget:
+                yield tuple(raised)
+                continue
+            for less in {*range(len(choice))} - {more}:
+                new = list(raised)
+                for rank in range(ranks[less] - 1, -1, -1):
+                    new[less] = ranked[less][rank]
+                    if _total(cost, new) <= budget:
+                        yield tuple(new)
+                        break
 
     best = choice
     found = {best: measure(best)} if tries else {}

@@ -133,18 +133,20 @@ def refit(problem: LeastSquares, mask: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def removal_costs(
     layer: FloatLayer, rounded: Rounded, *, made_up: bool = True, ridge: float = _FIT.ridge
 ) -> np.ndarray:
-    """What zeroing each weight costs in its layer's output, over the square of the weight's level.
+    """What zeroing each weight costs in its layer's output, divided by the square of its level.
+
+    The bias makes up for the mean, as it does in `FloatTeacher.convert`.
 
     Args:
       layer: of the float network, with the inputs that it gets.
       rounded: what became of it.
       made_up: whether the other survivors of the channel make up for it, as in `refit`; if not,
-        costs of several weights may be added up, as those of a filter. LeCun, Denker and Solla 1990
-        (Optimal Brain Damage).
+        each weight goes alone, and costs can be added up, as for a filter. LeCun, Denker and Solla
+        1990 (Optimal Brain Damage).
       ridge: as in `LayerwiseFit`.
 
     Returns:
-      float64 ``[K, C]``, in squared units of the output; 0 where the level is.
+      float64 ``[K, C]``, in squared units of the output; 0 where the level is 0.
     """
     if layer.depthwise:
         parts = zip(layer.channels(), rounded.levels.T, rounded.scale, strict=True)

@@ -13,6 +13,7 @@ SCRIPT = pathlib.Path(__file__).parents[2] / "experiments" / "de_lenet.py"
 SMALL = (
     *("--data", "fashion_mnist_small", "--ratios", "60", "--methods", "magnitude", "directed"),
     *("--epochs", "2", "--calibration", "300", "--cycles", "1", "--generations", "20"),
+    *("--tries", "3"),
     *("--repair", "4", "--population", "8", "--batch", "128"),
 )
 
