@@ -71,9 +71,10 @@ def test_near_the_optimum_of_brute_force() -> None:
     assert found.sum() < 1.3 * best.sum()
 
 
-def test_feedback_is_the_greedy_rounding_of_brute_force() -> None:
+@pytest.mark.parametrize("fan_in", [9, 70])  # within a block of rows, and several
+def test_feedback_is_the_greedy_rounding_of_brute_force(fan_in: int) -> None:
     """Row after row in order of curvature; the rows still free move to the optimum each time."""
-    matrix, target = problem(9, 6)
+    matrix, target = problem(fan_in, 6)
     order = np.argsort(-np.diag(matrix), kind="stable")
     expected = np.empty_like(target)
     for channel in range(target.shape[1]):
