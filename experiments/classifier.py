@@ -17,8 +17,8 @@ from qevo import NetworkProblem, QuantizedNetwork
 from qevo.data import Dataset
 from qevo.integer.loss import softmax
 from qevo.quantize import FloatTeacher, TrainingConfig, float_logits, train
-from qevo.quantize.pruning import SparseFit, sparsity_costs
 from qevo.quantize.rounding import Rounding
+from qevo.quantize.sparse import SparseFit, sparsity_costs
 from qevo.run import folder as files
 
 LOGIT_BITS = 13  # fraction bits of the float network's logits

@@ -5,12 +5,12 @@
 A float network is trained once; nothing after it has a gradient. For each ratio, the share of zeros
 of each layer is chosen under the budget of bytes by the divergence from the float network: first by
 what layers cost one by one, then by local search with whole networks of second-order masks. Four
-masks have these zeros:
-random, by magnitude, by the second-order measure with refits, and by directed evolution, which
-starts from fewer zeros and goes on in cycles of tentative zeroing in the whole integer network and
-refits. From then on all are treated alike: survivors fitted layer by layer to the float network, a
-search over survivors, multipliers and biases that keeps the zeros, constants in fewer digits, and
-the file. LeNet-5 is Caffe's, of 431,080 parameters, as in the compression literature.
+masks have these zeros: random, by magnitude, by the second-order measure with refits, and by
+directed evolution, which starts from fewer zeros and goes on in cycles of tentative zeroing in the
+whole integer network and refits. From then on all are treated alike: survivors fitted layer by
+layer to the float network, a search over survivors, multipliers and biases that keeps the zeros,
+constants in fewer digits, and the file. LeNet-5 is Caffe's, of 431,080 parameters, as in the
+compression literature.
 
 Ratios are four bytes for every float parameter, biases included, over the bytes of the whole file.
 The smallest file within 0.3 points of the float network's validation accuracy is the one that

@@ -41,8 +41,8 @@ from qevo.errors import QevoError
 from qevo.nets import FixedMaps
 from qevo.quantize import FloatTeacher
 from qevo.quantize.importing.darknet import variable_shapes
-from qevo.quantize.pruning import SparsityCost, sparsity_costs
 from qevo.quantize.rounding import Rounding
+from qevo.quantize.sparse import SparsityCost, sparsity_costs
 from qevo.report.boxes import draw_boxes
 from qevo.report.picture import STYLE
 from qevo.run import folder as files

@@ -13,8 +13,9 @@ from qevo import NetworkProblem, QuantizedNetwork, evolve
 from qevo.algorithms.directed import Directed, DirectedConfig, integer_importance
 from qevo.algorithms.zero_patterns import Pattern
 from qevo.compress import allocate, reallocate
-from qevo.quantize.pruning import SparseFit, SparsityCost, removal_costs
+from qevo.quantize.pruning import removal_costs
 from qevo.quantize.rounding import FloatLayer, Rounded, Rounding
+from qevo.quantize.sparse import SparseFit, SparsityCost
 
 SHARES = (0.0, 0.5, 0.7, 0.8, 0.87, 0.91, 0.935, 0.95, 0.963, 0.973, 0.981, 0.988, 0.992, 0.995)
 

@@ -10,8 +10,9 @@ from qevo.quantize.folding import fold_batch_norm
 from qevo.quantize.importing import fit_arrays, read_arrays, trace
 from qevo.quantize.layerwise import LayerwiseFit
 from qevo.quantize.methods import quantize_network, round_network
-from qevo.quantize.pruning import SparseFit, SparsityCost, removal_costs, sparsity_costs
+from qevo.quantize.pruning import removal_costs
 from qevo.quantize.published import load_published, load_resnet8, load_resnet_cifar
+from qevo.quantize.sparse import SparseFit, SparsityCost, sparsity_costs
 from qevo.quantize.training import TrainingConfig, flip_and_crop, train, train_autoencoder
 
 __all__ = [

@@ -14,17 +14,15 @@ from qevo.errors import QevoError
 from qevo.quantize import FloatTeacher
 from qevo.quantize.layerwise import LeastSquares, descend, round_with_feedback
 from qevo.quantize.pruning import (
-    Order,
-    SparseFit,
     largest_in_groups,
     layer_problem,
     pruned,
     pruned_groups,
     refit,
     removal_costs,
-    sparsity_costs,
 )
 from qevo.quantize.rounding import Rounded
+from qevo.quantize.sparse import Order, SparseFit, sparsity_costs
 
 ONE = np.ones(1)
 
