@@ -26,12 +26,14 @@ METHODS = {
     "random": "random",
     "magnitude": "magnitude",
     "second_order": "second order",
+    "cycles": "second order in cycles",
     "directed": "directed evolution",
 }
 COLORS = {
     "random": "#9ca3af",
     "magnitude": "#c2410c",
     "second_order": "#0e7490",
+    "cycles": "#7c3aed",
     "directed": "#15803d",
 }
 

@@ -53,6 +53,7 @@ from qevo.run.session import script
 METHODS = {
     "magnitude": "magnitude",
     "second_order": "second order",
+    "cycles": "second order in cycles",
     "directed": "directed evolution",
 }
 DEPTHWISE = 8  # bits of depthwise layers
@@ -74,7 +75,7 @@ class Config(ZeroingConfig):
     bits: tuple[int, ...] = (8, 6, 4)
     """Of the survivors."""
     methods: tuple[str, ...] = ("magnitude", "second_order")
-    """Who chooses the zeros, of magnitude, second_order and directed."""
+    """Who chooses the zeros, of magnitude, second_order, cycles and directed."""
     calibration: int = 64
     """Training images that layers are fitted to."""
     more: float = 1.5
@@ -277,7 +278,7 @@ def draw(path: pathlib.Path, subject: Subject, rows: list[Record], real: dict[st
         figure = Figure(figsize=(9, 4), layout="constrained")
         axes = figure.subplots(1, 2)
         bits = list(dict.fromkeys(row["bits"] for row in rows))
-        for method, dashes in zip(METHODS, (":", "-", "--"), strict=True):
+        for method, dashes in zip(METHODS, (":", "-", "-.", "--"), strict=True):
             for width, color in zip(bits, COLORS, strict=False):
                 mine = [
                     row

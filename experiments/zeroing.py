@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from qevo import NetworkProblem, QuantizedNetwork, evolve
@@ -70,10 +71,16 @@ class Zeroing:
     last: str = ""
 
     def fitted(self, shares: Mapping[str, float], method: str) -> QuantizedNetwork:
-        """Survivors of a method's masks, layer by layer; these are `SparseFit`'s or "directed"."""
-        if method == "directed" and any(shares.values()):
-            return self.rounded(SparseFit(masks=self.masks(shares), seed=self.config.seed))
-        order: Any = "second_order" if method == "directed" else method
+        """Survivors of a method's masks, layer by layer.
+
+        These are `SparseFit`'s, "directed", or "cycles": what directed evolution's cycles of costs
+        and refits of the whole network give without one tentative set.
+        """
+        if method in ("directed", "cycles") and any(shares.values()):
+            generations = self.config.generations if method == "directed" else 0
+            masks = self.masks(shares, generations)
+            return self.rounded(SparseFit(masks=masks, seed=self.config.seed))
+        order: Any = "second_order" if method in ("directed", "cycles") else method
         pattern = self.config.pattern
         return self.rounded(
             SparseFit(zeros=shares, order=order, pattern=pattern, seed=self.config.seed)
@@ -81,10 +88,12 @@ class Zeroing:
 
     def repaired(self, network: QuantizedNetwork) -> QuantizedNetwork:
         """What the search makes of the survivors."""
+        if not self.config.repair:
+            return network
         return self.search(network, {}, self.config.repair)
 
-    def masks(self, zeros: Mapping[str, float]) -> dict[str, np.ndarray]:
-        """Masks with these shares of zeros, by directed evolution from fewer."""
+    def masks(self, zeros: Mapping[str, float], generations: int) -> dict[str, np.ndarray]:
+        """Masks with these shares of zeros, by directed evolution from fewer, refit by refit."""
         config = self.config
         left = {name: 1 - share for name, share in zeros.items()}
         begin = {name: max(1 - config.more * share, 0.0) for name, share in left.items()}
@@ -96,7 +105,7 @@ class Zeroing:
             network, costs = self.costed(fit)
             rest = config.more ** (1 - cycle / config.cycles)
             goals = {name: max(1 - rest * share, 0.0) for name, share in left.items()}
-            network = self.search(network, costs, config.generations, goals)
+            network = self.search(network, costs, generations, goals)
             fit = SparseFit(masks=masks_of(network), seed=config.seed)
         return dict(fit.masks)
 
@@ -120,9 +129,10 @@ class Zeroing:
         generations: int,
         goals: Mapping[str, float] | None = None,
     ) -> QuantizedNetwork:
-        """Directed evolution to some shares of zeros, or its repair alone where there are none."""
-        if not generations:
-            return network
+        """Directed evolution to some shares of zeros, or its repair alone where there are none.
+
+        In no generations the least important weights go.
+        """
         problem = self.problem(network)
         now = {name: 1 - float(mask.mean()) for name, mask in masks_of(network).items()}
         pattern = self.config.pattern if goals else "free"
@@ -138,13 +148,11 @@ class Zeroing:
             slots=self.config.slots,
         )
         named = {f"weights/{name}": cost for name, cost in costs.items()}
-        result = evolve(
-            Directed(problem.space, settings, integer_importance(problem.space, named)),
-            problem,
-            self.config.seed,
-            generations=generations,
-            progress=False,
-        )
+        search = Directed(problem.space, settings, integer_importance(problem.space, named))
+        if not generations:
+            start = search.start(jax.random.key(self.config.seed))
+            return problem.network(network, problem.space.decode(search.solution(start)))
+        result = evolve(search, problem, self.config.seed, generations=generations, progress=False)
         return problem.network(network, result.solution)
 
 
