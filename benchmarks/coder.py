@@ -28,7 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 from qevo.compress.coder import decode_layer, encode_layer
-from qevo.run.provenance import commit, device, versions
+from qevo.run.folder import write_json
+from qevo.run.provenance import origin
 
 ZEROS = (0.0, 0.5, 0.9, 0.95, 0.98)
 SHAPE = 3, 3, 512, 1024
@@ -74,12 +75,10 @@ def main(config: Config) -> None:
             "layers": rows,
             "yolov3": whole,
             "zstandard": zstandard.__version__,
-            "versions": versions(),
-            "device": device(),
-            "commit": commit(),
+            **origin(),
         }
         config.output.parent.mkdir(parents=True, exist_ok=True)
-        config.output.write_text(json.dumps(record, indent=2) + "\n")
+        write_json(config.output, record)
 
 
 def weights(shape: tuple[int, ...], zeros: float, spread: float, seed: int) -> np.ndarray:

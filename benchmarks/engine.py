@@ -42,7 +42,8 @@ from qevo.core.space import Space
 from qevo.nets.network import QuantizedNetwork, forward
 from qevo.nets.plan import Plan, plan
 from qevo.problems import NetworkProblem
-from qevo.run.provenance import commit, device, versions
+from qevo.run.folder import write_json
+from qevo.run.provenance import origin
 
 BATCH = {"lenet_300_100": 1024, "lenet_5": 256, "resnet_20": 64}  # images per candidate
 NEVER = 1 << 30
@@ -84,14 +85,14 @@ def main(config: Config) -> None:
             result["networks"].append(measure(name, config))
         console.print(table(result["networks"][-1], result["peak"]))
     if config.growth:
-        result["growth"] = growth(config)
+        result["growth"] = growth()
         result["genes"] = in_a_process("genes")
         result["sharding"] = {n: in_a_process("sharding", n) for n in (1, 2, 4, 8)}
         console.print_json(json.dumps({k: result[k] for k in ("growth", "genes", "sharding")}))
-    result |= {"versions": versions(), "device": device(), "commit": commit()}
+    result |= origin()
     if config.output:
         config.output.parent.mkdir(parents=True, exist_ok=True)
-        config.output.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(config.output, result)
         draw(config.output.with_suffix(".png"), result)
 
 
@@ -313,7 +314,7 @@ def matmul_peak(dtype: str) -> float:
     return size**3 / _best(lambda: product(x, x), 1.0)
 
 
-def growth(config: Config) -> list[dict[str, Any]]:
+def growth() -> list[dict[str, Any]]:
     """Time and memory of free and block generations from P = 16 to 4096."""
     network, images, labels = ternary_network("lenet_300_100")
     rows = []

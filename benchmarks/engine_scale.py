@@ -37,7 +37,7 @@ def genes_of_60_million() -> dict[str, Any]:
     """Propose and update 4096 candidates of 60 million genes; their scores are drawn."""
     population, genes = 4096, 60_000_000
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    space = Space.integers(genes, -1, 1)
+    space = Space.integers(genes, -1, 1, dtype=np.int8)
     algorithm = Coevolution(space, CoevolutionConfig(population=population, group=5000))
 
     def step(state: Any, key: jax.Array) -> Any:

@@ -10,7 +10,6 @@ path and batch. Medians over repetitions that take turns, so that a busy machine
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import statistics
 import time
@@ -29,7 +28,8 @@ from qevo.nets.network import QuantizedNetwork, forward
 from qevo.nets.registry import architecture
 from qevo.problems import NetworkProblem
 from qevo.quantize import quantize_network
-from qevo.run.provenance import commit, device, versions
+from qevo.run.folder import write_json
+from qevo.run.provenance import origin
 
 SHAPES = {
     "lenet_300_100": (28, 28, 1),
@@ -84,12 +84,10 @@ def main(config: Config) -> None:
             "population": config.population,
             "batch": config.batch,
             "networks": rows,
-            "versions": versions(),
-            "device": device(),
-            "commit": commit(),
+            **origin(),
         }
         config.output.parent.mkdir(parents=True, exist_ok=True)
-        config.output.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(config.output, result)
 
 
 def measure(name: str, config: Config) -> dict[str, Any]:

@@ -11,7 +11,6 @@ generations. Compilation is not counted.
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import tempfile
 import time
@@ -32,8 +31,9 @@ from qevo.nets.plan import plan
 from qevo.problems import NetworkProblem
 from qevo.quantize.training import TrainingConfig
 from qevo.run import TrainConfig
+from qevo.run.folder import write_json
 from qevo.run.preparation import prepare
-from qevo.run.provenance import commit, device, versions
+from qevo.run.provenance import origin
 
 SEARCHES = {
     "free": CoevolutionConfig(grouping="entropy", group=5000, rate=0.5, margin=0.002),
@@ -85,12 +85,10 @@ def main(config: Config) -> None:
             "settings": dataclasses.asdict(config) | {"output": None},
             "searches": {name: dataclasses.asdict(search) for name, search in SEARCHES.items()},
             "rows": rows,
-            "versions": versions(),
-            "device": device(),
-            "commit": commit(),
+            **origin(),
         }
         config.output.parent.mkdir(parents=True, exist_ok=True)
-        config.output.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(config.output, result)
         draw(config.output.with_suffix(".png"), rows)
 
 

@@ -30,7 +30,8 @@ import tyro
 from kernel_tasks import TASKS
 from rich.console import Console
 
-from qevo.run.provenance import commit, device, versions
+from qevo.run.folder import write_json
+from qevo.run.provenance import origin
 
 Part = Literal["throughput", "quality", "scale"]
 
@@ -105,15 +106,10 @@ def keep(path: pathlib.Path, part: Part, found: dict[str, Any], config: Config) 
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k != "output"}
     installed = [name for name in PEERS if importlib.util.find_spec(name)]
     peers = {name: importlib.metadata.version(name) for name in installed} if config.peers else {}
-    origin = {
-        "settings": settings,
-        "versions": versions() | peers,
-        "device": device(),
-        "commit": commit(),
-    }
-    result = found_in(path) | {"command": "make bench-kernel", part: found | origin}
+    about = {"settings": settings, **origin(others=peers)}
+    result = found_in(path) | {"command": "make bench-kernel", part: found | about}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(path, result)
 
 
 def found_in(path: pathlib.Path) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class NoisyOneMax(Problem):
         """With `_ROWS` to 10**8 bits."""
         if not _ROWS <= size <= 10**8:
             raise ValueError(f"the noise is made for {_ROWS} to 10**8 bits, got {size}")
-        return cls(Space.integers(size, 0, 1))
+        return cls(Space.integers(size, 0, 1, dtype=np.int8))
 
     def batch(self, key: jax.Array) -> jax.Array:
         """What a generation's noise hangs on: uint32 ``[]``."""

@@ -92,7 +92,7 @@ def evaluations_per_second(step: Step, seconds: float) -> float:
 
 def qevo(genes: int) -> Step:
     """Our genetic algorithm without crossover."""
-    space = Space.integers(genes, 0, 1)
+    space = Space.integers(genes, 0, 1, dtype=np.int8)
     problem = FunctionProblem(space, lambda bits: genes - count_ones(bits))
     config = GeneticConfig(MEMBERS, tournament=1, crossed=0.0, mutated=1.0, slots=SLOTS)
     algorithm = Genetic(space, config)
@@ -194,7 +194,9 @@ def nevergrad(genes: int) -> Step:
 
 def evosax(genes: int) -> Step:
     """evosax's simple genetic algorithm over floats."""
-    problem = FunctionProblem(Space.integers(genes, 0, 1), lambda bits: genes - count_ones(bits))
+    problem = FunctionProblem(
+        Space.integers(genes, 0, 1, dtype=np.int8), lambda bits: genes - count_ones(bits)
+    )
     rounded = RoundedProblem(problem)
     strategy, params = evosax_strategy(genes, MEMBERS)
     key_first, key = jax.random.split(jax.random.key(0))

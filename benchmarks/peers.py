@@ -20,9 +20,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import itertools
-import json
 import math
-import os
 import pathlib
 import time
 from collections.abc import Callable
@@ -36,7 +34,9 @@ from rich.console import Console
 from rich.table import Table
 
 from qevo.nets.registry import architecture
-from qevo.run.provenance import commit, device, versions
+from qevo.run.folder import write_json
+from qevo.run.provenance import origin
+from qevo.run.session import cores
 
 SHAPES = {"lenet_300_100": (28, 28, 1), "lenet_5": (28, 28, 1), "resnet_20": (32, 32, 3)}
 BATCHES = (8, 16, 64, 256)  # tried besides the one asked for, where smaller
@@ -96,12 +96,10 @@ def main(config: Config) -> None:
                 name: {peer: row._asdict() for peer, row in peers.items()}
                 for name, peers in rows.items()
             },
-            "versions": versions() | _peer_versions(),
-            "device": device("cpu"),
-            "commit": commit(),
+            **origin("cpu", others=_peer_versions()),
         }
         config.output.parent.mkdir(parents=True, exist_ok=True)
-        config.output.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(config.output, result)
 
 
 def measure(name: str, *, population: int, batch: int, seconds: float = 1.0) -> dict[str, Peer]:
@@ -189,7 +187,7 @@ def onnxruntime_int8(name: str, images: np.ndarray, population: int, seconds: fl
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads = _cores()
+    options.intra_op_num_threads = threads = cores()
     session = onnxruntime.InferenceSession(
         onnx_network(name, SHAPES[name]), options, providers=["CPUExecutionProvider"]
     )
@@ -266,13 +264,6 @@ def _torch_images(images: np.ndarray) -> Any:
     import torch  # pyright: ignore[reportMissingImports]
 
     return torch.from_numpy(images.transpose(0, 3, 1, 2) / np.float32(255)).contiguous()
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _peer_versions() -> dict[str, str]:

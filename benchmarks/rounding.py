@@ -9,7 +9,6 @@ through the float and the integer network is part of it, calibration is not.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import pathlib
 import time
@@ -23,7 +22,8 @@ from rich.table import Table
 
 from qevo.nets.registry import architecture
 from qevo.quantize import FloatTeacher, round_network
-from qevo.run.provenance import commit, device, versions
+from qevo.run.folder import write_json
+from qevo.run.provenance import origin
 
 IMAGE = (32, 32, 3)
 
@@ -64,12 +64,10 @@ def main(config: Config) -> None:
             "bits": config.bits,
             "images": config.images,
             "rows": rows,
-            "versions": versions(),
-            "device": device(),
-            "commit": commit(),
+            **origin(),
         }
         config.output.parent.mkdir(parents=True, exist_ok=True)
-        config.output.write_text(json.dumps(record, indent=2) + "\n")
+        write_json(config.output, record)
 
 
 def measure(name: str, config: Config) -> list[dict[str, Any]]:

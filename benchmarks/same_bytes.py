@@ -24,7 +24,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from qevo.run.provenance import commit, device, versions
+from qevo.run.folder import write_json
+from qevo.run.provenance import origin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +86,10 @@ def main(config: Config) -> None:
             "settings": dataclasses.asdict(config) | {"output": None},
             "network_sha256": hashes,
             "same": same,
-            "versions": versions(),
-            "device": device(),
-            "commit": commit(),
+            **origin(),
         }
         config.output.parent.mkdir(parents=True, exist_ok=True)
-        config.output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_json(config.output, record)
     sys.exit(0 if same else 1)
 
 

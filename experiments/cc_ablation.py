@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import os
 import pathlib
 from typing import Any, Literal
 
 import numpy as np
+from published import PUBLISHED
+from records import write_record
 from rich.console import Console
 from rich.table import Table
 
@@ -25,16 +25,12 @@ from qevo.data import Dataset
 from qevo.nets.network import QuantizedNetwork
 from qevo.quantize.convert import divergence, float_logits
 from qevo.run import StageConfig, TrainConfig
+from qevo.run.command import flags
 from qevo.run.folder import read_json, write_json
 from qevo.run.preparation import Preparation, load_data, prepare
-from qevo.run.provenance import commit, device, versions
+from qevo.run.provenance import origin
 from qevo.run.searching import Targets, search
 from qevo.run.session import script
-
-TEACHER = (
-    pathlib.Path(os.environ.get("QEVO_DATA_DIR", "."))
-    / "weights/resnet8_cifar10/resnet8_cifar10_f32_keras_names.npz"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,16 +129,13 @@ def main(config: Config) -> None:
         table.add_row(*cells)
         lines.append(f"| {' | '.join(cells)} |")
     Console(width=140).print(table)
-    config.results.mkdir(parents=True, exist_ok=True)
     summary = {
-        "command": f"python experiments/cc_ablation.py --variants {' '.join(config.variants)}",
+        "command": f"python experiments/cc_ablation.py {' '.join(flags(config))}",
         "images": config.images,
         "rows": rows,
-        "versions": versions(),
-        "device": device(),
-        "commit": commit(),
+        **origin(),
     }
-    (config.results / "cc_ablation.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_record(config.results / "cc_ablation.json", summary)
     (config.results / "cc_ablation.md").write_text("\n".join(lines) + "\n")
 
 
@@ -196,7 +189,7 @@ def settings(config: Config, name: str, variant: Variant) -> TrainConfig:
     return TrainConfig(
         data="cifar10",
         architecture="resnet_8",
-        teacher=TEACHER,
+        teacher=PUBLISHED["resnet_8"],
         calibration=4000,
         name=f"cc-ablation-{config.images}-{config.seed}-{name}",
         runs=config.runs,

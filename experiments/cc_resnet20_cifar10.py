@@ -13,8 +13,6 @@ what is there. Writes results/cc_NETWORK.json and .png.
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import pathlib
 import statistics
 from collections.abc import Mapping
@@ -24,6 +22,8 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from published import PUBLISHED
+from records import write_record
 from rich.console import Console
 from rich.table import Table
 
@@ -32,15 +32,12 @@ from qevo.core.folder import METRICS
 from qevo.report.picture import COLORS, STYLE, read_metrics
 from qevo.report.table import METHODS
 from qevo.run import StageConfig, TrainConfig, run_once
+from qevo.run.command import flags
 from qevo.run.folder import RESULT, TARGETS, load_arrays
 from qevo.run.session import script
 
 Setting = Literal["w4a8", "w3a8", "ternary_a8", "w2a8", "w4a4"]
-DATA = pathlib.Path(os.environ.get("QEVO_DATA_DIR", ".")) / "weights"
-PUBLISHED = {
-    "resnet_8": DATA / "resnet8_cifar10" / "resnet8_cifar10_f32_keras_names.npz",
-    "resnet_20": DATA / "resnet_cifar10" / "resnet20_cifar10_f32.npz",
-}
+SESSION = ("gather_only", "runs", "results")  # of one call, not of the record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,16 +97,20 @@ def main(config: Config) -> None:
         raise SystemExit("no run is complete yet")
     print_table(config, records)
     name = f"cc_{config.network}" + ("_edges8" if config.edges == "8" else "")
-    config.results.mkdir(parents=True, exist_ok=True)
-    command = (
-        f"python experiments/cc_resnet20_cifar10.py --network {config.network} --settings "
-        f"{' '.join(records)} --edges {config.edges} --seeds {' '.join(map(str, config.seeds))} "
-        f"--preset {config.preset}"
-    )
+    words = flags(gathered(config, runs), leave_out=SESSION)
+    command = f"python experiments/cc_resnet20_cifar10.py {' '.join(words)}"
     summary = {"command": command, "preset": dataclasses.asdict(PRESETS[config.preset])}
     summary |= {"edges": config.edges, "runs": records}
-    (config.results / f"{name}.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_record(config.results / f"{name}.json", summary)
     draw_curves(config.results / f"{name}.png", runs, records)
+
+
+def gathered(config: Config, runs: Mapping[str, list[TrainConfig]]) -> Config:
+    """The configuration with the settings and seeds that there are runs of."""
+    seeds = {run.seed for each in runs.values() for run in each}
+    return dataclasses.replace(
+        config, settings=tuple(runs), seeds=tuple(seed for seed in config.seeds if seed in seeds)
+    )
 
 
 def run_config(config: Config, setting: Setting, seed: int) -> TrainConfig:

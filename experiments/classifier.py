@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.console import Console
 from zeroing import SHARES, Zeroing, ZeroingConfig, shares_of
 
@@ -19,6 +23,7 @@ from qevo.integer.loss import softmax
 from qevo.quantize import FloatTeacher, TrainingConfig, float_logits, train
 from qevo.quantize.rounding import Rounding
 from qevo.quantize.sparse import SparseFit, sparsity_costs
+from qevo.report.picture import STYLE
 from qevo.run import folder as files
 
 LOGIT_BITS = 13  # fraction bits of the float network's logits
@@ -131,6 +136,30 @@ def trained(
         with console.status("training"):
             files.save_arrays(path, train(module, images, labels, config=training))
     return files.load_arrays(path)
+
+
+@contextlib.contextmanager
+def picture(
+    path: pathlib.Path, curves: Mapping[str, Sequence[tuple[float, float]]], level: float
+) -> Iterator[Axes]:
+    """The axes of a figure that is written at the end: a curve for each way to choose zeros.
+
+    Args:
+      path: PNG to write.
+      curves: points of each of `METHODS`; x is logarithmic.
+      level: of the float network.
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(6.5, 4.5), layout="constrained")
+        ax = figure.subplots()
+        for method, points in curves.items():
+            x, y = zip(*points, strict=True)
+            ax.plot(x, y, "o-", ms=4, color=COLORS[method], label=METHODS[method])
+        ax.axhline(level, color="0.6", lw=0.8, label="float")
+        ax.set_xscale("log")
+        yield ax
+        ax.legend(frameon=False)
+        figure.savefig(path, dpi=130)
 
 
 def soft_labels(logits: np.ndarray) -> np.ndarray:

@@ -21,7 +21,6 @@ results/de_NETWORK_DATA.json and .png, and the files to the run folder.
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import time
 from collections.abc import Mapping
@@ -29,10 +28,9 @@ from typing import Any, Literal
 
 import numpy as np
 import zstandard
-from classifier import COLORS, METHODS, Classifier, console, trained
+from classifier import METHODS, Classifier, console, picture, trained
 from flax import linen as nn
-from matplotlib import rc_context
-from matplotlib.figure import Figure
+from records import claim, write_record
 from rich.table import Table
 from zeroing import ZeroingConfig
 
@@ -41,10 +39,9 @@ from qevo.core.writing import write_whole
 from qevo.data import load
 from qevo.errors import QevoError
 from qevo.nets import LeNet5, LeNet300
-from qevo.report.picture import STYLE
 from qevo.run import folder as files
 from qevo.run.command import flags
-from qevo.run.provenance import commit, device, versions
+from qevo.run.provenance import origin
 from qevo.run.session import script
 
 WITHIN = 0.003  # of the float network's accuracy
@@ -96,13 +93,9 @@ def main(config: Config) -> None:
         "chosen": chosen(rows, run.classifier.float_accuracy["validation"]),
         "seconds": run.seconds,
         "data_sha256": run.classifier.data.fingerprint(),
-        "versions": versions(),
-        "device": device(),
-        "commit": commit(),
+        **origin(),
     }
-    config.results.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(summary, indent=2) + "\n"
-    (config.results / f"{name}.json").write_text(text, encoding="utf-8")
+    write_record(config.results / f"{name}.json", summary)
     draw(config.results / f"{name}.png", config, rows, run.classifier.float_accuracy)
     console.print(table(config, rows, summary["chosen"], run.classifier.float_accuracy))
 
@@ -114,7 +107,7 @@ class Run:
         self.config = config
         name = f"de-{config.network}-{pathlib.Path(config.data).stem}-{config.seed}"
         self.folder = config.runs / name
-        self.folder.mkdir(parents=True, exist_ok=True)
+        claim(self.folder, config, free=("ratios", "methods", "runs", "results"))
         data = load(config.data, seed=config.seed)
         module: nn.Module = (
             LeNet300()
@@ -221,16 +214,13 @@ def draw(
     path: pathlib.Path, config: Config, rows: list[Record], accuracy: Mapping[str, float]
 ) -> None:
     """Test error against ratio, for each way to choose the zeros."""
-    with rc_context(STYLE):
-        figure = Figure(figsize=(6.5, 4.5), layout="constrained")
-        ax = figure.subplots()
-        for method in config.methods:
-            mine = sorted((row["ratio"], row["test"]) for row in rows if row["method"] == method)
-            ratios, found = zip(*mine, strict=True)
-            errors = [100 * (1 - value) for value in found]
-            ax.plot(ratios, errors, "o-", ms=4, color=COLORS[method], label=METHODS[method])
-        ax.axhline(100 * (1 - accuracy["test"]), color="0.6", lw=0.8, label="float")
-        ax.set_xscale("log")
+    curves = {
+        method: sorted(
+            (row["ratio"], 100 * (1 - row["test"])) for row in rows if row["method"] == method
+        )
+        for method in config.methods
+    }
+    with picture(path, curves, 100 * (1 - accuracy["test"])) as ax:
         ax.set_yscale("log")
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_formatter("{x:g}")
@@ -238,8 +228,6 @@ def draw(
         ax.set_xlabel("float32 bytes over the bytes of the file")
         ax.set_ylabel("test error, %")
         ax.set_title(f"{config.network}, {config.data}", loc="left")
-        ax.legend(frameon=False)
-        figure.savefig(path, dpi=130)
 
 
 if __name__ == "__main__":

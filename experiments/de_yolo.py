@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 import pathlib
 import time
@@ -30,6 +29,7 @@ import numpy as np
 from detector import Subject
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from records import claim, write_record
 from rich.console import Console
 from rich.table import Table
 from zeroing import SHARES, Zeroing, ZeroingConfig, shares_of
@@ -43,11 +43,10 @@ from qevo.quantize import FloatTeacher
 from qevo.quantize.importing.darknet import variable_shapes
 from qevo.quantize.rounding import Rounding
 from qevo.quantize.sparse import SparsityCost, sparsity_costs
-from qevo.report.boxes import draw_boxes
 from qevo.report.picture import STYLE
 from qevo.run import folder as files
 from qevo.run.command import flags
-from qevo.run.provenance import commit, device, versions
+from qevo.run.provenance import origin
 from qevo.run.session import script
 
 METHODS = {
@@ -117,9 +116,7 @@ def main(config: Config) -> None:
         "images": [len(subject.train), len(subject.test)],
         "rows": rows,
     }
-    config.results.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(summary, indent=2) + "\n"
-    (config.results / f"{name}.json").write_text(text, encoding="utf-8")
+    write_record(config.results / f"{name}.json", summary)
     draw(config.results / f"{name}.png", subject, rows, real)
     run.draw_examples(config.results / f"{name}_boxes.png")
     console.print(table(subject, rows, real))
@@ -131,6 +128,8 @@ class Run:
     def __init__(self, config: Config, subject: Subject) -> None:
         self.config, self.subject = config, subject
         self.folder = config.runs / f"de-{subject.name}-{config.seed}"
+        free = ("zeros", "bits", "methods", "examples", "runs", "results")
+        claim(self.folder, config, free=free)
         order = np.random.default_rng(config.seed).permutation(len(subject.train))
         self.chosen, self.others = order[: config.calibration], order[config.calibration :]
         self.images = subject.train_images[self.chosen]
@@ -160,9 +159,7 @@ class Run:
             "seconds": time.monotonic() - began,
             **self.subject.measured(self.subject.outputs(network)),
             "divergence": self.teacher.divergence(network),
-            "versions": versions(),
-            "device": device(),
-            "commit": commit(),
+            **origin(),
         }
         files.write_json(record, found)
         return found
@@ -226,26 +223,15 @@ class Run:
         return zeroing.repaired(fitted), generations * config.population
 
     def draw_examples(self, path: pathlib.Path) -> None:
-        """Labels, the float network, and the sparsest files of the fewest bits.
-
-        The images are those with the most objects that the float network is sure of.
-        """
+        """What the sparsest files of the fewest bits find."""
         config, subject = self.config, self.subject
-        columns = {"labels": subject.labelled(), "float": subject.teacher_found}
+        found = {}
         bits, method = config.bits[-1], config.methods[-1]
         for zeros in [share for share in config.zeros if share][-2:]:
             network = decompress(self._path(bits, zeros, method).read_bytes())
             title = f"{bits} bit, {100 * zeros:g} % zeros"
-            columns[title] = subject.found(subject.outputs(network))
-        sure = [len(one.above(0.5)) for one in columns["float"]]
-        rows = sorted(np.argsort(sure)[::-1][: config.examples].tolist())
-        draw_boxes(
-            path,
-            [subject.test.images[row] for row in rows],
-            {title: [found[row] for row in rows] for title, found in columns.items()},
-            subject.test.classes,
-            reference="float",
-        )
+            found[title] = subject.found(subject.outputs(network))
+        subject.draw_examples(path, found, config.examples)
 
 
 def table(subject: Subject, rows: list[Record], real: dict[str, float]) -> Table:

@@ -13,7 +13,6 @@ results/de_yolov3.json.
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import resource
 import time
@@ -24,6 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax.traverse_util import unflatten_dict
+from records import write_record
 from rich.console import Console
 from zeroing import Zeroing, ZeroingConfig
 
@@ -38,7 +38,7 @@ from qevo.quantize.importing.darknet import Detector, load_cfg, read_weights, va
 from qevo.quantize.pruning import removal_costs
 from qevo.quantize.rounding import FloatLayer, Rounded, round_squared_error
 from qevo.run.command import flags
-from qevo.run.provenance import commit, device, versions
+from qevo.run.provenance import origin
 from qevo.run.session import script
 
 CFG = pathlib.Path(__file__).parent / "cfg" / "yolov3.cfg"
@@ -156,13 +156,9 @@ def main(config: Config) -> None:
         "bytes": file.bytes,
         "ratio": file.ratio,
         "steps": steps.steps,
-        "versions": versions(),
-        "device": device(),
-        "commit": commit(),
+        **origin(),
     }
-    config.results.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(summary, indent=2) + "\n"
-    (config.results / "de_yolov3.json").write_text(text, encoding="utf-8")
+    write_record(config.results / "de_yolov3.json", summary)
 
 
 def kinds(detector: Detector) -> dict[str, str]:

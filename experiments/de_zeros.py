@@ -18,18 +18,16 @@ ResNet-20 was trained on the images that are validation images here.
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from classifier import COLORS, METHODS, Classifier, console, trained
+from classifier import METHODS, Classifier, console, picture, trained
 from flax import linen as nn
-from matplotlib import rc_context
-from matplotlib.figure import Figure
+from published import PUBLISHED
+from records import claim, write_record
 from rich.table import Table
 from zeroing import ZeroingConfig
 
@@ -37,13 +35,10 @@ from qevo.data import Dataset, load
 from qevo.nets import Float, LeNet5
 from qevo.quantize import load_published
 from qevo.quantize.published import published_scaling
-from qevo.report.picture import STYLE
 from qevo.run import folder as files
 from qevo.run.command import flags
-from qevo.run.provenance import commit, device, versions
+from qevo.run.provenance import origin
 from qevo.run.session import script
-
-WEIGHTS = pathlib.Path("weights") / "resnet_cifar10" / "resnet20_cifar10_f32.npz"
 
 Record = dict[str, Any]
 
@@ -67,17 +62,13 @@ def main(config: Config) -> None:
     run = Run(config)
     rows = [run.row(zeros, method) for zeros in config.zeros for method in config.methods]
     summary = {
-        "command": f"python experiments/de_zeros.py {' '.join(flags(config))}".strip(),
+        "command": f"python experiments/de_zeros.py {' '.join(flags(config))}",
         "float": run.classifier.float_accuracy,
         "rows": rows,
-        "versions": versions(),
-        "device": device(),
-        "commit": commit(),
+        **origin(),
     }
-    config.results.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(summary, indent=2) + "\n"
     name = f"de_zeros_{name_of(config)}"
-    (config.results / f"{name}.json").write_text(text, encoding="utf-8")
+    write_record(config.results / f"{name}.json", summary)
     draw(config.results / f"{name}.png", config, rows, run.classifier.float_accuracy)
     console.print(table(config, rows, run.classifier.float_accuracy))
 
@@ -96,7 +87,7 @@ class Run:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.folder = config.runs / f"de-zeros-{name_of(config)}-{config.seed}"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        claim(self.folder, config, free=("zeros", "methods", "runs", "results"))
         data = load("mnist" if config.network == "lenet_5" else "cifar10", seed=config.seed)
         self.classifier = Classifier(config, config.bits, data, *self._float(data))
         self._shares: dict[float, dict[str, float]] = {}
@@ -137,8 +128,7 @@ class Run:
 
     def _float(self, data: Dataset) -> tuple[nn.Module, Any]:
         if self.config.network == "resnet_20":
-            path = pathlib.Path(os.environ.get("QEVO_DATA_DIR", ".")) / WEIGHTS
-            module, variables = load_published(path)
+            module, variables = load_published(PUBLISHED["resnet_20"])
             return module.clone(numerics=Float(scaling=published_scaling(module))), variables
         module = LeNet5(channels=(20, 50), hidden=(500,), padding="VALID")
         options = {"epochs": 20, "weight_decay": 0.3, "seed": self.config.seed}
@@ -169,15 +159,13 @@ def draw(
     path: pathlib.Path, config: Config, rows: list[Record], accuracy: Mapping[str, float]
 ) -> None:
     """Test accuracy against zeros, for each way to choose them."""
-    with rc_context(STYLE):
-        figure = Figure(figsize=(6.5, 4.5), layout="constrained")
-        ax = figure.subplots()
-        for method in config.methods:
-            mine = [(row["zeros"], row["test"]) for row in rows if row["method"] == method]
-            zeros, test = (100 * np.array(part) for part in zip(*mine, strict=True))
-            ax.plot(100 - zeros, test, "o-", ms=4, color=COLORS[method], label=METHODS[method])
-        ax.axhline(100 * accuracy["test"], color="0.6", lw=0.8, label="float")
-        ax.set_xscale("log")
+    curves = {
+        method: [
+            (100 - 100 * row["zeros"], 100 * row["test"]) for row in rows if row["method"] == method
+        ]
+        for method in config.methods
+    }
+    with picture(path, curves, 100 * accuracy["test"]) as ax:
         ax.invert_xaxis()
         ticks = [100 - 100 * zeros for zeros in config.zeros]
         ax.set_xticks(ticks, [f"{100 * zeros:g}" for zeros in config.zeros])
@@ -185,8 +173,6 @@ def draw(
         ax.set_xlabel("zeros, %")
         ax.set_ylabel("test accuracy, %")
         ax.set_title(f"{config.network}, survivors of {config.bits} bits", loc="left")
-        ax.legend(frameon=False)
-        figure.savefig(path, dpi=130)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from qevo.errors import QevoError
 from qevo.nets import QuantizedNetwork
 from qevo.quantize import float_logits
 from qevo.quantize.importing.darknet import Detector, load_darknet
+from qevo.report.boxes import draw_boxes
 
 PUBLISHED = "yolo-fastest-1.1", "yolo-fastest-1.1-xl"
 SPLITS = {"coco256": "val", "bccd": "test"}  # what nothing has seen
@@ -103,6 +105,24 @@ class Subject:
             "kept": counts.kept_share,
             "new": counts.new_share,
         }
+
+    def draw_examples(
+        self, path: pathlib.Path, found: Mapping[str, list[Detections]], count: int
+    ) -> None:
+        """A picture of labels, what the float network finds, and what others do, by title.
+
+        The ``count`` images are those with the most objects that the float network is sure of.
+        """
+        columns = {"labels": self.labelled(), "float": self.teacher_found, **found}
+        sure = [len(one.above(0.5)) for one in self.teacher_found]
+        rows = sorted(np.argsort(sure)[::-1][:count].tolist())
+        draw_boxes(
+            path,
+            [self.test.images[row] for row in rows],
+            {title: [objects[row] for row in rows] for title, objects in columns.items()},
+            self.test.classes,
+            reference="float",
+        )
 
     def _placed(self, data: DetectionSet) -> tuple[np.ndarray, tuple[Any, ...]]:
         size = self.detector.image_shape[:2]

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import json
 import os
 import pathlib
 import resource
@@ -29,7 +28,9 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from classifier import trained
 from detector import Subject as Coco
-from refine import PUBLISHED
+from published import PUBLISHED
+from records import claim, write_record
+from refine_autoencoder import trained_autoencoder
 from rich.console import Console
 from rich.table import Table
 
@@ -44,11 +45,11 @@ from qevo.export import Outputs, c_source, packed_difference, run_c, run_onnx
 from qevo.export.onnx_model import IMAGES
 from qevo.nets import VGG16, Autoencoder
 from qevo.nets.registry import architecture
-from qevo.quantize import TrainingConfig, load_published, quantize_network, train_autoencoder
+from qevo.quantize import load_published, quantize_network
 from qevo.run import folder as files
 from qevo.run.command import flags
 from qevo.run.exporting import SUFFIXES, ExportConfig, Target, export_file
-from qevo.run.provenance import commit, device, versions
+from qevo.run.provenance import origin
 from qevo.run.session import script
 
 NAME = "exports"
@@ -120,12 +121,10 @@ def main(config: Config) -> None:
       QevoError: runs of other settings are in the way, data is missing, or a value differs.
     """
     folder = config.runs / f"{NAME}-{config.seed}"
-    _claim(config, folder)
+    claim(folder, config, free=("networks", "runs", "results"))
     records = {name: _record(config, name, folder / name) for name in config.networks}
-    config.results.mkdir(parents=True, exist_ok=True)
     command = " ".join(["python", f"experiments/{NAME}.py", *flags(config)])
-    text = json.dumps({"command": command, "networks": records}, indent=2)
-    (config.results / f"{NAME}.json").write_text(text + "\n", encoding="utf-8")
+    write_record(config.results / f"{NAME}.json", {"command": command, "networks": records})
     console.print(table(records))
     wrong = [
         f"{name} as {form}"
@@ -135,18 +134,6 @@ def main(config: Config) -> None:
     ]
     if wrong:
         raise QevoError(f"values differ in {', '.join(wrong)}")
-
-
-def _claim(config: Config, folder: pathlib.Path) -> None:
-    """Refuse a folder of other settings."""
-    values = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    for free in ("networks", "runs", "results"):
-        values.pop(free)
-    path = folder / files.CONFIG
-    if path.exists() and files.read_json(path) != values:
-        raise QevoError(f"{folder} holds a run of other settings; give another --runs")
-    folder.mkdir(parents=True, exist_ok=True)
-    files.write_json(path, values)
 
 
 def _record(config: Config, name: Name, folder: pathlib.Path) -> Record:
@@ -174,9 +161,7 @@ def _record(config: Config, name: Name, folder: pathlib.Path) -> Record:
         "threads": 1,
         "load": load_average,  # of the machine, before
         "seed": config.seed,
-        "versions": versions() | _tools(),
-        "device": device(),
-        "commit": commit(),
+        **origin(others=_tools()),
     }
     files.write_json(path, record)
     return record
@@ -351,16 +336,9 @@ def _published(config: Config, name: str, bits: int) -> Subject:
 def _autoencoder(config: Config) -> Subject:
     whole = load(config.data, seed=config.seed)
     data = one_class(whole, NORMAL)
-    search, held_out = data.search.images, data.validation.images
+    search = data.search.images
     module = Autoencoder(channels=search.shape[-1])
-    training = TrainingConfig(
-        epochs=config.epochs,
-        batch=min(64, len(search)),
-        learning_rate=3e-3,
-        weight_decay=0.0,
-        seed=config.seed,
-    )
-    variables = train_autoencoder(module, search, held_out, config=training)
+    variables = trained_autoencoder(module, data, epochs=config.epochs, seed=config.seed)
     calibration, weights = search[: config.calibration], f"trained, epochs: {config.epochs}"
     return Subject(module, variables, calibration, data.test.images, 8, weights, config.data)
 

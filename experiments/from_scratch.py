@@ -14,7 +14,6 @@ and a plot beside it; a run that was cut off goes on from its folder.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import pathlib
 from typing import Literal
@@ -23,6 +22,7 @@ import jax
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from records import finished, write_record
 from rich.console import Console
 
 from qevo import NetworkProblem, QuantizedNetwork, evolve
@@ -36,9 +36,9 @@ from qevo.quantize import FloatTeacher, float_logits
 from qevo.quantize.rounding import round_squared_error
 from qevo.report.picture import STYLE, read_metrics
 from qevo.run import folder as files
+from qevo.run.auditing import audit_generation
 from qevo.run.command import flags
-from qevo.run.inspect import audit_generation
-from qevo.run.provenance import commit, device, versions
+from qevo.run.provenance import origin
 from qevo.run.session import script
 
 CALIBRATION = 1000  # images that the constants of the random network are fitted to
@@ -105,17 +105,19 @@ def main(config: Config) -> None:
     report_of_audit = audit_generation(algorithm, problem)
     if not report_of_audit.ok:
         raise QevoError(f"the search computes in floats:\n{report_of_audit}")
-    found = evolve(
-        algorithm,
-        problem,
-        config.seed,
-        generations=config.generations,
-        validate_every=EVERY,
-        scan_length=EVERY,
-        max_seconds=60 * config.minutes,
-        folder=folder,
-        resume=(folder / CHECKPOINT).exists(),
-        title=folder.name,
+    found = finished(
+        evolve(
+            algorithm,
+            problem,
+            config.seed,
+            generations=config.generations,
+            validate_every=EVERY,
+            scan_length=EVERY,
+            max_seconds=60 * config.minutes,
+            folder=folder,
+            resume=(folder / CHECKPOINT).exists(),
+            title=folder.name,
+        )
     )
     report(config, data, start, found, folder)
 
@@ -199,14 +201,10 @@ def report(
             for r in generations[:: max(1, len(generations) // POINTS)]
         ],
         "data_sha256": data.fingerprint(),
-        "versions": versions(),
-        "device": device(),
-        "commit": commit(),
+        **origin(),
     }
     name = f"scratch_{config.architecture}_{data.name}"
-    config.results.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(summary, indent=2) + "\n"
-    (config.results / f"{name}.json").write_text(text, encoding="utf-8")
+    write_record(config.results / f"{name}.json", summary)
     draw(config.results / f"{name}.png", summary["curve"], f"{config.architecture}, {data.name}")
     for kind, value in summary["accuracy"].items():
         shares = ", ".join(f"{100 * share:.2f} % {name}" for name, share in value.items())

@@ -13,8 +13,6 @@ method gained over nearest rounding on held-out and on test images, results/refi
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import pathlib
 import statistics
 from typing import Any, Literal
@@ -22,6 +20,8 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from published import PUBLISHED
+from records import write_record
 from rich.console import Console
 from rich.table import Table
 
@@ -30,14 +30,9 @@ from qevo.quantize.training import TrainingConfig
 from qevo.report.picture import COLORS, STYLE
 from qevo.report.table import METHODS
 from qevo.run import RefineConfig, ShiftStageConfig, StageConfig, TrainConfig, run_once
+from qevo.run.command import flags
 from qevo.run.session import script
 
-DATA = pathlib.Path(os.environ.get("QEVO_DATA_DIR", ".")) / "weights"
-PUBLISHED = {
-    "resnet_8": DATA / "resnet8_cifar10" / "resnet8_cifar10_f32_keras_names.npz",
-    "resnet_20": DATA / "resnet_cifar10" / "resnet20_cifar10_f32.npz",
-    "resnet_56": DATA / "resnet_cifar10" / "resnet56_cifar10_f32.npz",
-}
 PARTS = ("validation", "test")
 
 
@@ -71,15 +66,8 @@ def main(config: Config) -> None:
     }
     print_table(config, records)
     name = f"refine_{config.network}"
-    config.results.mkdir(parents=True, exist_ok=True)
-    fields = ("network", "bits", "seeds", "calibration", "constants", "weights")
-    values = {field: getattr(config, field) for field in fields}
-    options = " ".join(
-        f"--{field} {' '.join(map(str, v)) if isinstance(v, tuple) else v}"
-        for field, v in values.items()
-    )
-    summary = {"command": f"python experiments/refine.py {options}", "runs": records}
-    (config.results / f"{name}.json").write_text(json.dumps(summary, indent=2) + "\n")
+    command = f"python experiments/refine.py {' '.join(flags(config))}"
+    write_record(config.results / f"{name}.json", {"command": command, "runs": records})
     draw_gains(config.results / f"{name}.png", records)
 
 

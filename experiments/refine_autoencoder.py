@@ -15,7 +15,6 @@ at the last number of bits, results/refine_autoencoder.png.
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import shutil
 import statistics
@@ -23,13 +22,13 @@ import time
 from typing import Any, Literal
 
 import numpy as np
+from records import claim, finished, write_record
 from rich.console import Console
 from rich.table import Table
 
 from qevo import NetworkProblem, QuantizedNetwork, evolve
 from qevo.algorithms import ShiftConfig, ShiftES
 from qevo.data import Dataset, load, one_class
-from qevo.errors import QevoError
 from qevo.nets import Autoencoder, FixedImages, plan, reconstruction_errors
 from qevo.quantize import (
     FloatTeacher,
@@ -43,7 +42,7 @@ from qevo.report import Roc, draw_roc, roc_curve
 from qevo.report.table import METHODS
 from qevo.run import folder as files
 from qevo.run.command import flags
-from qevo.run.provenance import commit, device, versions
+from qevo.run.provenance import origin
 from qevo.run.session import plans_file, script
 
 NAME = "refine_autoencoder"
@@ -95,10 +94,8 @@ def main(config: Config) -> None:
     for seed in config.seeds:
         for bits, record in Runs(config, seed).records().items():
             records[bits].append(record)
-    config.results.mkdir(parents=True, exist_ok=True)
     command = " ".join(["python", f"experiments/{NAME}.py", *flags(config)])
-    text = json.dumps({"command": command, "runs": records}, indent=2)
-    (config.results / f"{NAME}.json").write_text(text + "\n", encoding="utf-8")
+    write_record(config.results / f"{NAME}.json", {"command": command, "runs": records})
     first = Runs(config, config.seeds[0]).folder / config.bits[-1] / ROC
     shutil.copyfile(first, config.results / f"{NAME}.png")
     console.print(table(config, records))
@@ -116,7 +113,7 @@ class Runs:
     def records(self) -> dict[str, Record]:
         """What was measured, by bits."""
         kept = {bits: self.folder / bits / files.RESULT for bits in self.config.bits}
-        self._claim()
+        claim(self.folder, self.config, free=("bits", "seeds", "runs", "results"))
         todo = [bits for bits, path in kept.items() if not path.exists()]
         if todo:
             data = one_class(load(self.config.data, seed=self.seed), self.config.normal)
@@ -126,17 +123,6 @@ class Runs:
                 files.write_json(kept[bits], result)
         return {bits: files.read_json(path) for bits, path in kept.items()}
 
-    def _claim(self) -> None:
-        """Refuse a folder of other settings."""
-        values = json.loads(json.dumps(dataclasses.asdict(self.config), default=str))
-        for free in ("bits", "seeds", "runs", "results"):
-            values.pop(free)
-        path = self.folder / files.CONFIG
-        if path.exists() and files.read_json(path) != values:
-            raise QevoError(f"{self.folder} holds a run of other settings; give another --runs")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, values)
-
     def _teacher(self, data: Dataset) -> tuple[FloatTeacher, float]:
         """The float autoencoder, calibrated, and the seconds of its training."""
         config, search = self.config, data.search.images
@@ -144,16 +130,8 @@ class Runs:
         path, record = self.folder / files.TEACHER, self.folder / files.SECONDS
         if not path.exists():
             began = time.monotonic()
-            training = TrainingConfig(
-                epochs=config.epochs,
-                batch=min(64, len(search)),
-                learning_rate=3e-3,
-                weight_decay=0.0,
-                seed=self.seed,
-            )
             with console.status(f"seed {self.seed}: training"):
-                held_out = data.validation.images
-                variables = train_autoencoder(module, search, held_out, config=training)
+                variables = trained_autoencoder(module, data, epochs=config.epochs, seed=self.seed)
             files.save_arrays(path, variables)
             files.write_json(record, {"teacher": time.monotonic() - began})
         variables = files.load_arrays(path)
@@ -200,9 +178,7 @@ class Runs:
             "evaluations": evaluations,
             "seconds": seconds,
             "seed": self.seed,
-            "versions": versions(),
-            "device": device(),
-            "commit": commit(),
+            **origin(),
         }
 
     def _search(
@@ -233,16 +209,32 @@ class Runs:
             arithmetic="fast",
             plan=plan.plan(start, batch=len(search), cache=plans_file()),
         )
-        result = evolve(
-            ShiftES(problem.space, ShiftConfig(population=config.population)),
-            problem,
-            self.seed,
-            generations=config.generations,
-            folder=folder / "search",
-            progress=False,
+        result = finished(
+            evolve(
+                ShiftES(problem.space, ShiftConfig(population=config.population)),
+                problem,
+                self.seed,
+                generations=config.generations,
+                folder=folder / "search",
+                resume=(folder / "search").exists(),
+                progress=False,
+            )
         )
         seconds = result.seconds + result.compile_seconds
         return problem.network(start, result.solution), seconds, result.evaluations
+
+
+def trained_autoencoder(module: Autoencoder, data: Dataset, *, epochs: int, seed: int) -> Any:
+    """Variables that reconstruct the search images; held-out images choose the epoch."""
+    search, held_out = data.search.images, data.validation.images
+    training = TrainingConfig(
+        epochs=epochs,
+        batch=min(64, len(search)),
+        learning_rate=3e-3,
+        weight_decay=0.0,
+        seed=seed,
+    )
+    return train_autoencoder(module, search, held_out, config=training)
 
 
 def measure(

@@ -20,7 +20,6 @@ writes results/refine_NETWORK.json and, of the first seed, what is found in some
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import statistics
 import time
@@ -29,36 +28,22 @@ from typing import Any
 
 import numpy as np
 from detector import Subject
+from records import claim, finished, write_record
 from rich.console import Console
 from rich.table import Table
 
 from qevo import NetworkProblem, QuantizedNetwork, evolve
 from qevo.algorithms import ShiftConfig, ShiftES
-from qevo.detection import Detections
-from qevo.nets import FixedMaps
-from qevo.quantize import (
-    GPTQ,
-    AdaRound,
-    EvolutionaryRounding,
-    FloatTeacher,
-    LayerwiseFit,
-    best_of_n,
-    round_network,
-)
+from qevo.nets import FixedMaps, load
+from qevo.quantize import FloatTeacher, LayerwiseFit, best_of_n, round_network
+from qevo.quantize.methods import ROUNDINGS
 from qevo.quantize.rounding import FloatLayer, Rounded, Rounding
-from qevo.report.boxes import draw_boxes
 from qevo.report.table import METHODS
 from qevo.run import folder as files
 from qevo.run.command import flags
-from qevo.run.provenance import commit, device, versions
+from qevo.run.provenance import origin
 from qevo.run.session import script
 
-ROUNDINGS: dict[str, Rounding] = {
-    "gptq": GPTQ(),
-    "adaround": AdaRound(),
-    "layerwise": LayerwiseFit(),
-    "evolutionary": EvolutionaryRounding(),
-}
 DEPTHWISE = 8  # bits of depthwise layers
 
 console = Console(width=150)
@@ -109,11 +94,9 @@ def main(config: Config) -> None:
         "images": [len(subject.train), len(subject.test)],
         "runs": records,
     }
-    config.results.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(summary, indent=2) + "\n"
-    (config.results / f"{name}.json").write_text(text, encoding="utf-8")
+    write_record(config.results / f"{name}.json", summary)
     draw(config.results / f"{name}.png", config, subject)
-    console.print(table(config, subject, summary["float"], records))
+    console.print(table(subject, summary["float"], records))
 
 
 class Run:
@@ -126,6 +109,8 @@ class Run:
     def record(self) -> Record:
         """What is measured of each method; one that is known is not run again."""
         config, subject = self.config, self.subject
+        free = ("bits", "seeds", "methods", "examples", "runs", "results")
+        claim(self.folder, config, free=free)
         path = self.folder / files.RESULT
         found: Record = files.read_json(path) if path.exists() else {"measured": {}, "seconds": {}}
         wanted = [*config.methods, *(["evolved"] if config.generations else [])]
@@ -152,7 +137,7 @@ class Run:
             found["measured"][method] = subject.measured(subject.outputs(network)) | {
                 "divergence": teacher.divergence(network)
             }
-            found |= {"versions": versions(), "device": device(), "commit": commit()}
+            found |= origin()
             files.write_json(path, found)
         return found
 
@@ -170,8 +155,6 @@ class Run:
 
     def _load(self, found: Record) -> QuantizedNetwork:
         """The rounding that is nearest to the float network on the calibration images."""
-        from qevo.nets import load
-
         known = {name: part["divergence"] for name, part in found["measured"].items()}
         best = min((name for name in known if name != "evolved"), key=known.__getitem__)
         return load(self.folder / f"{best}.safetensors")
@@ -198,14 +181,16 @@ class Run:
                 arithmetic="fast",
                 batch_chunk=min(config.batch, 16),
             )
-            result = evolve(
-                ShiftES(problem.space, ShiftConfig(population=config.population)),
-                problem,
-                self.seed,
-                generations=config.generations // 2,
-                folder=self.folder / f"search_{index}",
-                resume=(self.folder / f"search_{index}").exists(),
-                progress=False,
+            result = finished(
+                evolve(
+                    ShiftES(problem.space, ShiftConfig(population=config.population)),
+                    problem,
+                    self.seed,
+                    generations=config.generations // 2,
+                    folder=self.folder / f"search_{index}",
+                    resume=(self.folder / f"search_{index}").exists(),
+                    progress=False,
+                )
             )
             network = problem.network(network, result.solution)
             count += result.evaluations
@@ -221,9 +206,7 @@ def beside_depthwise(rounding: Rounding) -> Rounding:
     return rounded
 
 
-def table(
-    config: Config, subject: Subject, real: Mapping[str, float], records: dict[str, list[Record]]
-) -> Table:
+def table(subject: Subject, real: Mapping[str, float], records: dict[str, list[Record]]) -> Table:
     """Precision and what is kept, mean and standard deviation over the seeds."""
     title = (
         f"{subject.name}: mAP50 of {len(subject.test)} images, %, and the share of sure objects"
@@ -250,31 +233,15 @@ def table(
 
 
 def draw(path: pathlib.Path, config: Config, subject: Subject) -> None:
-    """What the float network, nearest rounding and the last method find at the fewest bits but one.
-
-    The images are those with the most objects that the float network is sure of.
-    """
-    from qevo.nets import load
-
+    """What nearest rounding and the last method find at the fewest bits but one."""
     bits = config.bits[-2:][0]
     folder = Run(config, subject, config.seeds[0], bits).folder
     last = "evolved" if config.generations else config.methods[-1]
-    columns: dict[str, list[Detections]] = {
-        "labels": subject.labelled(),
-        "float": subject.found(subject.float_outputs),
-    }
+    found = {}
     for method in dict.fromkeys(("nearest", last)):
         network = load(folder / f"{method}.safetensors")
-        columns[f"{METHODS[method]}, {bits} bit"] = subject.found(subject.outputs(network))
-    sure = [len(one.above(0.5)) for one in columns["float"]]
-    rows = sorted(np.argsort(sure)[::-1][: config.examples].tolist())
-    draw_boxes(
-        path,
-        [subject.test.images[row] for row in rows],
-        {title: [found[row] for row in rows] for title, found in columns.items()},
-        subject.test.classes,
-        reference="float",
-    )
+        found[f"{METHODS[method]}, {bits} bit"] = subject.found(subject.outputs(network))
+    subject.draw_examples(path, found, config.examples)
 
 
 if __name__ == "__main__":

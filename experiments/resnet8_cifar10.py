@@ -10,19 +10,20 @@ then weights. Prints a table and writes results/resnet8_cifar10.json.
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import pathlib
 
+from published import PUBLISHED
+from records import write_record
 from rich.console import Console
 from rich.table import Table
 
 from qevo.algorithms import CoevolutionConfig
 from qevo.report.table import METHODS
 from qevo.run import StageConfig, TrainConfig, run_once
+from qevo.run.command import flags
 from qevo.run.session import script
 
-WEIGHTS = "weights/resnet8_cifar10/resnet8_cifar10_f32_keras_names.npz"
+PLACES = ("teacher", "runs", "results")  # where files lie
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Config:
     """Images per generation."""
     seed: int = 0
     """Seed of roundings and search."""
-    teacher: pathlib.Path = pathlib.Path(os.environ.get("QEVO_DATA_DIR", ".")) / WEIGHTS
+    teacher: pathlib.Path = PUBLISHED["resnet_8"]
     """The published float weights."""
     runs: pathlib.Path = pathlib.Path("runs")
     """Where run folders lie; a finished run is not repeated."""
@@ -62,14 +63,10 @@ def main(config: Config) -> None:
         table.add_row(bits, *row)
     Console(width=120).print(table)
     settings = {k: v for k, v in dataclasses.asdict(config).items() if isinstance(v, int | tuple)}
-    command = (
-        f"python experiments/resnet8_cifar10.py --bits {' '.join(config.bits)} --constants "
-        f"{config.constants} --weights {config.weights} --population {config.population} --batch "
-        f"{config.batch}"
-    )
-    config.results.mkdir(parents=True, exist_ok=True)
+    words = flags(config, leave_out=PLACES)
+    command = f"python experiments/resnet8_cifar10.py {' '.join(words)}"
     summary = {"command": command, "settings": settings, "runs": records}
-    (config.results / "resnet8_cifar10.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_record(config.results / "resnet8_cifar10.json", summary)
 
 
 def run(config: Config, bits: str) -> dict:

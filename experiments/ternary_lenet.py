@@ -17,9 +17,8 @@ from qevo.algorithms import CoevolutionConfig
 from qevo.quantize.training import TrainingConfig
 from qevo.report.summary import summarise
 from qevo.run import StageConfig, TrainConfig, run_once
+from qevo.run.command import flags
 from qevo.run.session import script
-
-SETTINGS = ("epochs", "constants", "generations", "population", "batch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +51,7 @@ def main(config: Config) -> None:
     """Run what is not there yet, then gather."""
     records = [run_once(settings(config, seed)) for seed in config.seeds]
     name = f"ternary_{config.architecture}_{config.data}"
-    options = (
-        f"--{option} {getattr(config, option)}" for option in ("architecture", "data", *SETTINGS)
-    )
-    command = (
-        f"python experiments/ternary_lenet.py --seeds {' '.join(map(str, config.seeds))} "
-        + " ".join(options)
-    )
+    command = f"python experiments/ternary_lenet.py {' '.join(flags(config))}"
     summarise(config.results / f"{name}.json", records, command=command)
 
 

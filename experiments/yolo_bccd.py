@@ -10,7 +10,6 @@ are opened once, for the record. The run folder has the network as darknet keeps
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 import shutil
@@ -19,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from records import claim
 from rich.console import Console
 from rich.table import Table
 
@@ -26,13 +26,12 @@ from qevo.core.progress import ProgressReport
 from qevo.core.writing import write_atomically
 from qevo.data import DetectionSet, load_detection
 from qevo.detection import Fitted, Precision, average_precision, fitted
-from qevo.errors import QevoError
 from qevo.quantize import TrainingConfig, float_logits
 from qevo.quantize.detector_training import Jitter, train_detector
 from qevo.quantize.importing.darknet import Detector, load_cfg, write_weights
 from qevo.run import folder as files
 from qevo.run.command import flags
-from qevo.run.provenance import commit, device, versions
+from qevo.run.provenance import origin
 from qevo.run.session import script
 
 NAME = "yolo_bccd"
@@ -70,22 +69,11 @@ class Config:
 def main(config: Config) -> None:
     """Train if that is not done yet, and show the record."""
     folder = config.runs / (NAME if config.seed == 0 else f"{NAME}-{config.seed}")
-    claim(config, folder)
+    named = dataclasses.replace(config, cfg=pathlib.Path(config.cfg.name))
+    claim(folder, named, free=("runs",))
     if not (folder / files.RESULT).exists():
         files.write_json(folder / files.RESULT, run(config, folder))
     console.print(table(files.read_json(folder / files.RESULT)))
-
-
-def claim(config: Config, folder: pathlib.Path) -> None:
-    """Refuse a folder of other settings."""
-    values = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    values |= {"cfg": config.cfg.name}
-    values.pop("runs")
-    path = folder / files.CONFIG
-    if path.exists() and files.read_json(path) != values:
-        raise QevoError(f"{folder} holds a run of other settings; give another --runs")
-    folder.mkdir(parents=True, exist_ok=True)
-    files.write_json(path, values)
 
 
 def run(config: Config, folder: pathlib.Path) -> dict[str, Any]:
@@ -129,9 +117,7 @@ def run(config: Config, folder: pathlib.Path) -> dict[str, Any]:
     parts = {"val": (validation, held_out), "test": (test, fitted(test, size))}
     measured = {part: precision(detector, variables, *pair) for part, pair in parts.items()}
     return {
-        "command": " ".join(
-            ["python", f"experiments/{NAME}.py", *flags(config, leave_out=("cfg", "runs"))]
-        ),
+        "command": " ".join(["python", f"experiments/{NAME}.py", *flags(config, leave_out=PLACES)]),
         "cfg": config.cfg.name,
         "precision": {
             part: {
@@ -146,9 +132,7 @@ def run(config: Config, folder: pathlib.Path) -> dict[str, Any]:
         "curve": curve,
         "seconds": seconds,
         "seed": config.seed,
-        "versions": versions(),
-        "device": device(),
-        "commit": commit(),
+        **origin(),
     }
 
 

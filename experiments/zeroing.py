@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from records import finished
 
 from qevo import NetworkProblem, QuantizedNetwork, evolve
 from qevo.algorithms.directed import Directed, DirectedConfig, integer_importance
@@ -136,12 +137,15 @@ class Zeroing:
         problem = self.problem(network)
         now = {name: 1 - float(mask.mean()) for name, mask in masks_of(network).items()}
         pattern = self.config.pattern if goals else "free"
+        wanted = dict(goals or now)
         if pattern == "free":
-            goals = {name: max(share, now[name]) for name, share in (goals or now).items()}
+            wanted = {name: max(share, now[name]) for name, share in wanted.items()}
         elif pattern == "filters":
-            goals = {name: share for name, share in (goals or now).items() if name != self.last}
+            wanted.pop(self.last, None)
+        # A layer that has lost all its weights stays without any.
+        wanted = {name: share for name, share in wanted.items() if now[name] < 1}
         settings = DirectedConfig(
-            zeros=tuple((f"weights/{name}", share) for name, share in (goals or now).items()),
+            zeros=tuple((f"weights/{name}", share) for name, share in wanted.items()),
             pattern=pattern,
             population=self.config.population,
             committed=max(self.config.population // 4, 1),
@@ -152,7 +156,9 @@ class Zeroing:
         if not generations:
             start = search.start(jax.random.key(self.config.seed))
             return problem.network(network, problem.space.decode(search.solution(start)))
-        result = evolve(search, problem, self.config.seed, generations=generations, progress=False)
+        result = finished(
+            evolve(search, problem, self.config.seed, generations=generations, progress=False)
+        )
         return problem.network(network, result.solution)
 
 

@@ -8,10 +8,21 @@ import pathlib
 import platform
 import shutil
 import subprocess
+from typing import Any
 
 from qevo.core.devices import devices_of
 
 PACKAGES = ("qevo", "jax", "jaxlib", "flax", "optax", "evosax", "numpy")
+
+
+def origin(kind: str | None = None, *, others: dict[str, str] | None = None) -> dict[str, Any]:
+    """What a record says of where it comes from: its "versions", "device" and "commit".
+
+    Args:
+      kind: of the devices, as in `device`.
+      others: versions of more than `PACKAGES`.
+    """
+    return {"versions": versions() | (others or {}), "device": device(kind), "commit": commit()}
 
 
 def versions() -> dict[str, str]:

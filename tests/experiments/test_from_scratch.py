@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 
-from experiments.from_scratch import Config, main, random_network
 from qevo.compress import load as load_network
 from qevo.data import load
 
+FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import from_scratch
+
+    return from_scratch
+
 
 @pytest.mark.slow
-def test_random_weights_learn_and_a_finished_run_is_only_read(tmp_path: pathlib.Path) -> None:
-    config = Config(
+def test_random_weights_learn_and_a_finished_run_is_only_read(
+    script: Any, tmp_path: pathlib.Path
+) -> None:
+    config = script.Config(
         data=str(tiny.write_blobs(tmp_path / "blobs.npz")),
         generations=200,
         population=16,
@@ -24,7 +36,7 @@ def test_random_weights_learn_and_a_finished_run_is_only_read(tmp_path: pathlib.
         runs=tmp_path / "runs",
         results=tmp_path / "results",
     )
-    main(config)
+    script.main(config)
     path = tmp_path / "results" / "scratch_lenet_300_100_blobs.json"
     summary = json.loads(path.read_text())
     random, evolved = (summary["accuracy"][name] for name in ("random", "evolved"))
@@ -35,11 +47,11 @@ def test_random_weights_learn_and_a_finished_run_is_only_read(tmp_path: pathlib.
     assert path.with_suffix(".png").exists()
 
     network = load_network(tmp_path / "runs" / "scratch-lenet_300_100-blobs-0/network.safetensors")
-    start = random_network(config, load(config.data))
+    start = script.random_network(config, load(config.data))
     for layer, kernel in network.weights.items():
         assert set(np.unique(kernel)) == {-1, 0, 1}
         shares = [np.mean(np.asarray(start.weights[layer]) == level) for level in (-1, 0, 1)]
         np.testing.assert_allclose(shares, 1 / 3, atol=0.05)
 
-    main(config)
+    script.main(config)
     assert json.loads(path.read_text())["accuracy"] == summary["accuracy"]
