@@ -7,7 +7,7 @@ are still to come. A weight's *saliency* is what it is worth, int32, non-negativ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +20,29 @@ from qevo.errors import QevoError
 Pattern = Literal["free", "filters"] | tuple[int, int]
 
 
+def check_pattern(pattern: Any) -> None:
+    """Raise a QevoError for what is no `Pattern`."""
+    if pattern in ("free", "filters"):
+        return
+    pair = isinstance(pattern, tuple | list) and len(pattern) == 2
+    if (
+        not pair
+        or not all(isinstance(n, int) for n in pattern)
+        or not 1 <= pattern[0] < pattern[1] <= 64
+    ):
+        raise QevoError(
+            "a pattern is 'free', 'filters' or (n, m) with 1 <= n < m <= 64, for at most n "
+            f"survivors of m, got {pattern!r}"
+        )
+
+
 def zeroed_together(pattern: Pattern, space: Space, leaves: Sequence[int]) -> FreeZeros:
     """A pattern over some leaves of a space, by their place in `Space.layout`.
 
     Raises:
       QevoError: there is no such pattern, or it does not fit the leaves.
     """
+    check_pattern(pattern)
     layout = [space.layout[index] for index in leaves]
     if pattern == "free":
         return FreeZeros(space.size)
@@ -34,14 +51,7 @@ def zeroed_together(pattern: Pattern, space: Space, leaves: Sequence[int]) -> Fr
         raise QevoError(f"a pattern needs weights [..., C]; {', '.join(flat)} has one axis at most")
     if pattern == "filters":
         return Filters(space.size, layout)
-    pair = isinstance(pattern, tuple | list) and len(pattern) == 2
-    kept, of = pattern if pair else (0, 0)
-    if not 1 <= kept < of <= 64:
-        raise QevoError(
-            "a pattern is 'free', 'filters' or (n, m) with 1 <= n < m <= 64, for at most n "
-            f"survivors of m, got {pattern!r}"
-        )
-    return Groups(space.size, layout, kept, of)
+    return Groups(space.size, layout, *pattern)
 
 
 class FreeZeros:

@@ -13,7 +13,9 @@ from qevo.quantize.rounding import FloatLayer, Rounded
 
 RIDGE = 1e-3  # of a layer's Gram matrix, as in `LayerwiseFit`
 _ROUNDS = 8  # in which the weights that are too many go, about
-_DEAD = 1e-9  # variance of an input, relative to the mean, that is none
+_KEPT = 0.7  # of the survivors, by a round of `pruned`; 0.5 while there are more than a third
+_DEAD = 1e-9  # variance of an input, relative to the mean one, that is none
+_NOISE = 4e-6  # or relative to its squared mean, of sums in float32
 
 
 def layer_problem(layer: FloatLayer, ridge: float) -> tuple[LeastSquares, np.ndarray]:
@@ -24,7 +26,8 @@ def layer_problem(layer: FloatLayer, ridge: float) -> tuple[LeastSquares, np.nda
     """
     moments = layer.moments()
     variance = np.diag(moments.gram)
-    alive = variance > _DEAD * max(variance.mean(), 1e-12)
+    least = _DEAD * max(variance.mean(), 1e-12)
+    alive = variance > np.maximum(least, _NOISE * moments.mean_input**2)
     diagonal = damping(moments.gram, ridge)
     gram = moments.gram + diagonal
     wanted = moments.cross + diagonal @ (layer.kernel * alive[:, None])
@@ -177,12 +180,7 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
 
 
 def pruned(
-    problem: LeastSquares,
-    alive: np.ndarray,
-    zeros: Sequence[float],
-    *,
-    importance: np.ndarray | float = 1.0,
-    keep: float = 0.7,
+    problem: LeastSquares, alive: np.ndarray, zeros: Sequence[float]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Zero more and more weights of a layer in the order of their cost, refitting all others.
 
@@ -192,23 +190,21 @@ def pruned(
     Args:
       problem, alive: as `layer_problem` gives them.
       zeros: ascending shares of the layer's weights.
-      importance: of an error of each channel ``[C]``.
-      keep: share of the survivors that a round leaves, at least; half of them while there are more
-        than a third, to save time where it matters least.
 
     Yields:
       For each share the mask bool ``[K, C]`` and the refitted weights float64 ``[K, C]``.
     """
-    if not 0 < keep < 1 or list(zeros) != sorted(zeros) or not 0 <= min(zeros) <= max(zeros) < 1:
-        raise QevoError(f"zeros must ascend within 0..1, below 1, and keep lie there, got {zeros}")
+    if not len(zeros) or list(zeros) != sorted(zeros) or not 0 <= zeros[0] <= zeros[-1] < 1:
+        raise QevoError(f"zeros must ascend within 0..1, below 1, got {list(zeros)}")
     mask = alive[:, None] & np.ones(problem.target.shape, bool)
     for share in zeros:
+        goal = round((1 - share) * mask.size)
         while True:
             values, costs = refit(problem, mask)
-            left = np.count_nonzero(mask) / mask.size
-            if np.count_nonzero(mask) <= round((1 - share) * mask.size):
+            left = np.count_nonzero(mask)
+            if left <= goal:
                 break
-            left = max(1 - share, left * (keep if left < 1 / 3 else min(keep, 0.5)))
-            score = np.where(mask, costs * importance, 0)
-            mask = largest(score, mask, 1 - left)
+            kept = round(left * (_KEPT if left < mask.size / 3 else 0.5))
+            kept = max(goal, min(kept, left - 1))
+            mask = largest(np.where(mask, costs, 0), mask, 1 - kept / mask.size)
         yield mask, values

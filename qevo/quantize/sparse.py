@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from qevo.algorithms.least_squares import ColumnSearch, evolve_columns, integer_columns
-from qevo.algorithms.zero_patterns import Pattern
+from qevo.algorithms.zero_patterns import Pattern, check_pattern
 from qevo.errors import QevoError
 from qevo.quantize.convert import FloatTeacher
 from qevo.quantize.layerwise import LayerwiseFit, LeastSquares, best_of, best_scale
@@ -69,15 +69,7 @@ class SparseFit:
     def __post_init__(self) -> None:
         if self.order not in get_args(Order):
             raise QevoError(f"order must be one of {', '.join(get_args(Order))}: {self.order!r}")
-        if isinstance(self.pattern, str):
-            good = self.pattern in ("free", "filters")
-        else:
-            kept, of = self.pattern
-            good = 1 <= kept < of
-        if not good:
-            raise QevoError(
-                f"pattern must be 'free', 'filters' or (n, m) with 1 <= n < m: {self.pattern!r}"
-            )
+        check_pattern(self.pattern)
 
     def __call__(self, layer: FloatLayer) -> Rounded:
         if layer.depthwise:
@@ -106,7 +98,10 @@ class SparseFit:
         if layer.name not in self.zeros:
             known = ", ".join((*self.zeros, *self.masks)) or "no layer"
             raise QevoError(f"{layer.name}: no share of zeros and no mask; there are of {known}")
-        return self.zeros[layer.name]
+        share = self.zeros[layer.name]
+        if not 0 <= share < 1:
+            raise QevoError(f"{layer.name}: a share of zeros of 0 to 1, below 1, got {share}")
+        return share
 
     def _filters(self, layer: FloatLayer, problem: LeastSquares, alive: np.ndarray) -> np.ndarray:
         """The weights of the channels that stay, bool ``[K, C]``."""
@@ -117,7 +112,8 @@ class SparseFit:
             return mask & strongest_filters(problem, problem.target, self._share(layer))
         norm = np.square(layer.kernel).sum(0, keepdims=True)
         score = self._score(layer, norm)
-        return mask & largest(score, np.ones(score.shape, bool), self._share(layer))
+        share = min(self._share(layer), 1 - 1 / score.size)  # one channel stays
+        return mask & largest(score, np.ones(score.shape, bool), share)
 
     def _mask(self, layer: FloatLayer, alive: np.ndarray) -> np.ndarray:
         """The survivors at random or by magnitude, bool ``[K, C]``."""
@@ -158,7 +154,7 @@ class SparseFit:
         key = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(layer.name.encode()))
         columns = integer_columns(
             best.levels.astype(np.int64),
-            target / best.scale,
+            values / best.scale,  # on the mask the same problem, but for a constant
             gram,
             low=layer.low * mask,
             high=layer.high * mask,

@@ -75,10 +75,17 @@ def test_masks_are_nested_exact_and_better_than_by_magnitude() -> None:
     assert errors[-1][0] < 0.9 * errors[-1][1]
 
 
-@pytest.mark.parametrize("shares", [[0.5, 0.4], [-0.1], [1.0]])
+@pytest.mark.parametrize("shares", [[0.5, 0.4], [-0.1], [1.0], []])
 def test_shares_that_cannot_be(shares: list[float]) -> None:
     with pytest.raises(QevoError, match="zeros must ascend"):
         next(pruned(problem(4, 2), np.ones(4, bool), shares))
+
+
+def test_a_layer_of_few_weights_can_lose_all() -> None:
+    for shape in ((3, 4), (9, 3), (8, 8)):
+        *_, (mask, values) = pruned(problem(*shape), np.ones(shape[0], bool), [0.9, 0.98, 0.995])
+        assert np.count_nonzero(mask) == round(0.005 * mask.size)
+        assert np.array_equal(values != 0, mask)
 
 
 def test_bounds_of_their_own_for_every_level() -> None:
@@ -140,7 +147,7 @@ def test_second_order_loses_less_than_magnitude_and_that_less_than_random() -> N
 
 def test_an_input_that_never_varies_is_pruned() -> None:
     layer = random_layer(20, 5, low=-4, high=3)
-    layer.rows.inputs[:, 7] = 90
+    layer.rows.inputs[:, 7] = 127
     _, alive = layer_problem(layer, 1e-3)
     assert np.flatnonzero(~alive).tolist() == [7]
     orders: tuple[Order, ...] = ("second_order", "magnitude", "random")
@@ -153,6 +160,9 @@ def test_what_cannot_be_fitted() -> None:
     layer = random_layer(8, 3)
     with pytest.raises(QevoError, match="layer: no share of zeros and no mask; there are of a"):
         SparseFit(zeros={"a": 0.5})(layer)
+    for share in (1.5, 1.0, -0.1):
+        with pytest.raises(QevoError, match="layer: a share of zeros of 0 to 1, below 1"):
+            SparseFit(zeros={"layer": share}, order="magnitude")(layer)
     wrong: Order = "best"  # pyright: ignore[reportAssignmentType]
     with pytest.raises(QevoError, match="order must be one of second_order"):
         SparseFit(order=wrong)
@@ -232,9 +242,22 @@ def test_patterns_of_a_layer(order: Order) -> None:
     filters = SparseFit(zeros={"layer": 0.7}, order=order, pattern="filters")(layer).levels
     assert np.count_nonzero((filters != 0).any(0)) == 3
     assert np.count_nonzero(filters) > 0.8 * 3 * 16
+    one = SparseFit(zeros={"layer": 0.99}, order=order, pattern="filters")(layer).levels
+    assert np.count_nonzero((one != 0).any(0)) == 1
     last = dataclasses.replace(layer, grid=dataclasses.replace(layer.grid, last=True))
     kept = SparseFit(zeros={"layer": 0.7}, order=order, pattern="filters")(last).levels
     assert (kept != 0).any(0).all()
+
+
+def test_a_search_beside_filters_that_are_gone_finds_as_much_as_alone() -> None:
+    layer = random_layer(48, 8, low=-2, high=1)
+    form, _ = layer_problem(layer, 1e-3)
+    mask = np.ones((48, 8), bool)
+    mask[:, 1:] = False
+    fit = SparseFit(masks={"layer": mask})
+    search = dataclasses.replace(fit, search=ColumnSearch(generations=200))
+    plain, found = (form.error(*way(layer))[0] for way in (fit, search))
+    assert found < plain
 
 
 def test_the_strongest_filters_are_those_whose_output_varies_most() -> None:
@@ -245,9 +268,9 @@ def test_the_strongest_filters_are_those_whose_output_varies_most() -> None:
     assert variance[stay].min() > variance[~stay].max()
 
 
-@pytest.mark.parametrize("pattern", ["rows", (4, 4), (0, 4)])
+@pytest.mark.parametrize("pattern", ["rows", (4, 4), (0, 4), (1, 2, 3), None])
 def test_patterns_that_cannot_be(pattern: Any) -> None:
-    with pytest.raises(QevoError, match="pattern must be"):
+    with pytest.raises(QevoError, match="a pattern is"):
         SparseFit(pattern=pattern)
 
 
