@@ -14,12 +14,13 @@ import tyro
 
 from qevo.core.hosts import Hosts
 from qevo.errors import QevoError
+from qevo.run.auditing import audit_run
 from qevo.run.compressing import compress_file, decompress_file, inspect_file
 from qevo.run.config import AnyConfig, RefineConfig, SensitivityConfig, TrainConfig
 from qevo.run.doctor import DoctorConfig, examine
+from qevo.run.evaluating import evaluate_file, print_plan
 from qevo.run.exporting import ExportConfig, export_file
-from qevo.run.folder import read_config
-from qevo.run.inspect import audit_run, evaluate_file, print_plan
+from qevo.run.folder import network_file, read_config
 from qevo.run.listing import RunsConfig, list_runs
 from qevo.run.pipeline import run_pipeline
 from qevo.run.reporting import ReportConfig, report
@@ -104,7 +105,7 @@ class EvaluateConfig:
     """Print the accuracy of a network file on validation and test images."""
 
     file: tyro.conf.Positional[pathlib.Path]
-    """A network.safetensors, or a .qevo file."""
+    """A network.safetensors, a .qevo file, or a run folder."""
     data: str | None = None
     """Data set, as for `qevo train`; by default the one in the config.json beside the file."""
     split_seed: int | None = None
@@ -115,12 +116,13 @@ class EvaluateConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AuditConfig:
-    """Walk the compiled generation of a run and list every floating-point value in it."""
+    """Walk a generation of a run, as it is given to the compiler, and list every float in it."""
 
     folder: tyro.conf.Positional[pathlib.Path]
     """A run folder."""
-    arithmetic: Literal["int", "fast"] = "int"
-    """"fast" lists the float products that are proved exact."""
+    arithmetic: Literal["int", "fast"] | None = None
+    """That of the run by default. "fast" may hold float products that are proved exact, which are
+    listed; "int" holds no float, and gives the same bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +133,7 @@ class PlanConfig:
     """
 
     file: tyro.conf.Positional[pathlib.Path]
-    """A network.safetensors."""
+    """A network.safetensors, or a run folder."""
     arithmetic: Literal["int", "fast"] = "fast"
     """Integer products only, or the fastest exact ones."""
     batch: int = 1024
@@ -145,7 +147,7 @@ class CompressConfig:
     """Write a network file as .qevo: the same network, bit for bit, entropy coded."""
 
     file: tyro.conf.Positional[pathlib.Path]
-    """A network.safetensors."""
+    """A network.safetensors, or a run folder."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """File to write; by default the same name with .qevo."""
 
@@ -169,7 +171,7 @@ class InspectConfig:
     """
 
     file: tyro.conf.Positional[pathlib.Path]
-    """A .qevo file, or a network.safetensors."""
+    """A .qevo file, a network.safetensors, or a run folder."""
     json: bool = False
     """Print JSON."""
 
@@ -240,53 +242,37 @@ def parse(arguments: list[str] | None) -> object:
 
 
 def _run(command: object) -> int:
-    if isinstance(command, TrainCommand | RefineCommand):
-        if command.seeds is None:
-            run_pipeline(command.run)
-        else:
-            run_seeds(command.run, command.seeds)
-        return 0
-    if isinstance(command, SensitivityCommand):
-        measure_sensitivity(command.settings, command.folder)
-        return 0
-    if isinstance(command, EvaluateConfig):
-        evaluate_file(
-            command.file,
-            data=command.data,
-            split_seed=command.split_seed,
-            arithmetic=command.arithmetic,
-        )
-        return 0
-    if isinstance(command, PlanConfig):
-        print_plan(
-            command.file,
-            arithmetic=command.arithmetic,
-            batch=command.batch,
-            measure=command.measure,
-        )
-        return 0
-    if isinstance(command, CompressConfig):
-        compress_file(command.file, command.output)
-        return 0
-    if isinstance(command, DecompressConfig):
-        decompress_file(command.file, command.output)
-        return 0
-    if isinstance(command, InspectConfig):
-        inspect_file(command.file, as_json=command.json)
-        return 0
-    if isinstance(command, ExportConfig):
-        export_file(command)
-        return 0
-    if isinstance(command, SolveConfig):
-        solve_file(command)
-        return 0
-    if isinstance(command, ReportConfig):
-        report(command)
-        return 0
-    if isinstance(command, RunsConfig):
-        list_runs(command)
-        return 0
-    if isinstance(command, DoctorConfig):
-        return 0 if examine(command) else 1
-    assert isinstance(command, AuditConfig)
-    return 0 if audit_run(command.folder, arithmetic=command.arithmetic) else 1
+    match command:
+        case TrainCommand(run, seeds=None) | RefineCommand(run, seeds=None):
+            run_pipeline(run)
+        case TrainCommand(run, seeds=tuple(seeds)) | RefineCommand(run, seeds=tuple(seeds)):
+            run_seeds(run, seeds)
+        case SensitivityCommand(settings, folder):
+            measure_sensitivity(settings, folder)
+        case EvaluateConfig(file, data, split_seed, arithmetic):
+            evaluate_file(
+                network_file(file), data=data, split_seed=split_seed, arithmetic=arithmetic
+            )
+        case PlanConfig(file, arithmetic, batch, measure):
+            print_plan(network_file(file), arithmetic=arithmetic, batch=batch, measure=measure)
+        case CompressConfig(file, output):
+            compress_file(network_file(file), output)
+        case DecompressConfig(file, output):
+            decompress_file(file, output)
+        case InspectConfig(file, json):
+            inspect_file(network_file(file), as_json=json)
+        case ExportConfig():
+            export_file(command)
+        case SolveConfig():
+            solve_file(command)
+        case ReportConfig():
+            report(command)
+        case RunsConfig():
+            list_runs(command)
+        case DoctorConfig():
+            return 0 if examine(command) else 1
+        case AuditConfig(folder, arithmetic):
+            return 0 if audit_run(folder, arithmetic=arithmetic) else 1
+        case _:
+            raise TypeError(f"no command: {command!r}")
+    return 0

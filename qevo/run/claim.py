@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from flax.traverse_util import flatten_dict
+
 from qevo.data import Dataset
 from qevo.errors import QevoError
 from qevo.quantize.importing import checkpoint_files
@@ -54,7 +56,7 @@ _FREE = {
 
 
 def refuse_changes(config: SearchConfig, old: dict[str, Any], new: dict[str, Any]) -> None:
-    old, new = _flat(old), _flat(new)
+    old, new = (flatten_dict(values, sep=".") for values in (old, new))
     free = set(_FREE)
     if old.get("data_sha256") == new["data_sha256"]:
         free |= {"data"}  # the same images by another path
@@ -73,12 +75,3 @@ def refuse_changes(config: SearchConfig, old: dict[str, Any], new: dict[str, Any
             + "\n  ".join(changed)
             + "\nresume with the old ones, or choose another --name (nothing was changed)"
         )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat

@@ -9,7 +9,6 @@ import pathlib
 
 import numpy as np
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
 from qevo.compress.container import (
@@ -26,11 +25,10 @@ from qevo.errors import QevoError
 from qevo.nets.file import load, save
 from qevo.nets.network import QuantizedNetwork
 from qevo.run import folder as files
-from qevo.run.inspect import network_of, say
+from qevo.run.console import console, say
+from qevo.run.networks import network_of
 
 _COLUMNS = ("weights", "bits", "zeros %", "levels", "bytes", "bits each", "entropy", "over %")
-
-console = Console()
 
 
 def compress_file(path: pathlib.Path, output: pathlib.Path | None = None) -> FileSummary:

@@ -13,7 +13,6 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from qevo.core.devices import free_memory
@@ -23,6 +22,7 @@ from qevo.data.packaged import NAME as PACKAGED
 from qevo.errors import QevoError
 from qevo.integer.products import choose_path, conv, dot
 from qevo.nets.integer_numerics import Arithmetic
+from qevo.run.console import console
 from qevo.run.provenance import commit, device, versions
 from qevo.run.session import cache_folder, cores
 
@@ -39,8 +39,6 @@ EXTRAS = {
     "export": ("onnx", "onnxruntime"),
     "tracking": ("tensorboardX",),
 }
-
-console = Console()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,8 @@ from qevo.export import (
 from qevo.export.packed import packed_bytes
 from qevo.nets.network import QuantizedNetwork
 from qevo.run import folder as files
-from qevo.run.inspect import network_of, say
+from qevo.run.console import say
+from qevo.run.networks import network_of
 
 Target = Literal["onnx", "onnx-qdq", "c", "safetensors"]
 

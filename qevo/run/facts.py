@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import json
 import pathlib
 import shlex
 from collections.abc import Callable
@@ -30,8 +29,8 @@ from qevo.report.figures import png_of_image
 from qevo.run import folder as files
 from qevo.run.command import command_line
 from qevo.run.config import AnyConfig, RefineConfig
-from qevo.run.inspect import network_of
 from qevo.run.listing import summarise
+from qevo.run.networks import network_of
 from qevo.run.own import own_network
 from qevo.run.preparation import load_data
 from qevo.run.searching import stages
@@ -150,7 +149,7 @@ def _curve(run: Gatherer, data: Dataset | None) -> dict[str, Any] | None:
     }
     for stage in stages(run.config):
         folder = run.path / stage.name
-        records, kept = _records(folder / METRICS), kept_state(folder)
+        records, kept = files.read_metrics(folder / METRICS), kept_state(folder)
         if not records:
             continue
         each = kept.seconds / kept.generation if kept and kept.generation else 0.0
@@ -170,14 +169,6 @@ def _curve(run: Gatherer, data: Dataset | None) -> dict[str, Any] | None:
         run.lacks("curve", "the search has not looked at the validation images yet")
         return None
     return curve
-
-
-def _records(path: pathlib.Path) -> list[dict[str, int]]:
-    """The whole lines of a log, of which the last may be on its way."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("}\n")]
 
 
 def _validation_rows(path: pathlib.Path) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -11,13 +12,13 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import tyro
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from qevo.core.folder import METRICS
 from qevo.errors import QevoError
 from qevo.run import folder as files
+from qevo.run.console import console
 
 State = Literal["finished", "running", "stopped", "damaged"]
 
@@ -108,7 +109,6 @@ def list_runs(config: RunsConfig) -> list[RunSummary]:
     if config.json:
         print(json.dumps([dataclasses.asdict(run) for run in runs], indent=2))
         return runs
-    console = Console()
     if not runs:
         console.print(f"no runs in {escape(str(config.folder))}", highlight=False)
         return runs
@@ -126,7 +126,10 @@ def list_runs(config: RunsConfig) -> list[RunSummary]:
 
 def summarise(path: pathlib.Path) -> RunSummary:
     """How far the run in a folder is."""
-    changed = max(file.stat().st_mtime for file in path.rglob("*") if file.is_file())
+    changed = 0.0
+    for file in path.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a running search replaces its files
+            changed = max(changed, file.stat().st_mtime if file.is_file() else 0.0)
     try:
         settings = files.read_json(path / files.CONFIG)
         result = path / files.RESULT
@@ -159,4 +162,4 @@ def _summary(
 
 def _generations(path: pathlib.Path) -> int:
     """Those that are written down, of all stages."""
-    return sum(len(log.read_bytes().splitlines()) for log in path.glob(f"*/{METRICS}"))
+    return sum(len(files.read_metrics(log)) for log in path.glob(f"*/{METRICS}"))

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
 from rich.markup import escape
 
 from qevo.algorithms.coevolution import CoevolutionState
@@ -27,12 +26,11 @@ from qevo.report.table import accuracy_table
 from qevo.run import folder as files
 from qevo.run.claim import claim, refuse_changes
 from qevo.run.config import AnyConfig, RefineConfig
+from qevo.run.console import console, say
 from qevo.run.preparation import Preparation, check, load_data, prepare
-from qevo.run.provenance import commit, device, versions
+from qevo.run.provenance import origin
 from qevo.run.searching import search
 from qevo.run.tracking import Callback
-
-console = Console()
 
 
 def run_pipeline(config: AnyConfig, *, callback: Callback | None = None) -> dict[str, Any]:
@@ -135,9 +133,7 @@ def _finish(
         "compilation_cached": all(r.compile_cached for r in searches.values()),
         "peak_memory_bytes": max(peaks, default=None),
         "seed": config.seed,
-        "versions": versions(),
-        "device": device(config.device),
-        "commit": commit(),
+        **origin(config.device),
         "network_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
     files.write_json(config.folder / files.RESULT, result)
@@ -160,7 +156,7 @@ def _finish(
         },
         validation_images=len(data.validation),
     )
-    _say(config, result, searches)
+    _show(config, result, searches)
     return result
 
 
@@ -200,7 +196,7 @@ def accuracy(logits: Callable[[np.ndarray], Any], split: Split) -> float:
     return float(np.mean(np.argmax(logits(split.images), axis=1) == split.labels))
 
 
-def _say(config: AnyConfig, result: dict[str, Any], searches: dict[str, Result]) -> None:
+def _show(config: AnyConfig, result: dict[str, Any], searches: dict[str, Result]) -> None:
     console.print(accuracy_table(result["accuracy"]))
     bits = ", ".join(f"{layer} {bits}" for layer, bits in result["bits"].items())
     spent = sum(r.seconds for r in searches.values())
@@ -210,5 +206,4 @@ def _say(config: AnyConfig, result: dict[str, Any], searches: dict[str, Result])
         f"{spent:.0f} s of search"
     )
     for name in (files.NETWORK, files.PICTURE, files.RESULT):
-        path = config.folder / name
-        console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
+        say(f"wrote {config.folder / name}")

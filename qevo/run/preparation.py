@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from rich.console import Console
 
 from qevo.core.space import GENE_MAX, Space
 from qevo.data import Dataset, load
@@ -31,6 +30,7 @@ from qevo.quantize.methods import round_network
 from qevo.report.table import METHODS
 from qevo.run import folder as files
 from qevo.run.config import AnyConfig, RefineConfig, SearchConfig
+from qevo.run.console import console
 from qevo.run.own import own_network, refine_data
 from qevo.run.searching import Targets, algorithm
 from qevo.run.teacher import check_teacher, trained_network
@@ -39,8 +39,6 @@ from qevo.run.tracking import summary_writer
 SOFT_LABEL_FRACTION = 12  # fraction bits of a float teacher's logits before the integer softmax
 
 MANY = 1 << 14  # genes, more than any count of subgroups
-
-console = Console()
 
 
 def load_data(config: AnyConfig) -> Dataset:
@@ -117,8 +115,8 @@ def prepare(config: AnyConfig, data: Dataset) -> Preparation:
         module, variables = own_network(config, data)
     else:
         module, variables = trained_network(config, data, seconds)
-    networks = _roundings(config, data, module, variables, seconds)
     files.write_json(record, seconds)
+    networks = _roundings(config, data, module, variables, seconds)
     targets = _targets(config, data, module, variables)
     return Preparation(module, variables, networks, targets, seconds)
 
@@ -159,6 +157,7 @@ def _roundings(
             networks[name] = make()
             seconds[name] = time.monotonic() - began
         networks[name].save(path)
+        files.write_json(config.folder / files.SECONDS, seconds)
         console.print(f"rounded in {seconds[name]:.1f} s: {name}")
     return networks
 

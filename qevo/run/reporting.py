@@ -11,20 +11,18 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 
 from qevo.core.writing import write_whole
 from qevo.errors import QevoError
 from qevo.report.figures import draw_figures
 from qevo.report.page import render_page
 from qevo.report.summary import spreads
+from qevo.run.console import console, say
 from qevo.run.facts import gather
 
 NAME = "report.html"
 # Settings in which seeds may differ.
 _OWN = {"name", "runs", "seed", "resume", "max_seconds", "tensorboard"}
-
-console = Console()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +73,9 @@ def report(config: ReportConfig) -> pathlib.Path:
     for run in runs:
         for lack in run["missing"]:
             make = f"; make it with {lack['make']}" if lack["make"] else ""
-            _say(f"{run['name']}: no {lack['part']}: {lack['why']}{make}")
+            say(f"{run['name']}: no {lack['part']}: {lack['why']}{make}")
     for path in written:
-        _say(f"wrote {path}")
+        say(f"wrote {path}")
     return output
 
 
@@ -93,7 +91,3 @@ def _spreads(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for group in groups.values()
         if len(group) > 1
     ]
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

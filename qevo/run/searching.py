@@ -7,7 +7,6 @@ import time
 
 import jax
 import numpy as np
-from rich.console import Console
 
 from qevo.algorithms.coevolution import Coevolution
 from qevo.algorithms.shift_es import ShiftConfig, ShiftES
@@ -21,12 +20,11 @@ from qevo.nets.network import QuantizedNetwork
 from qevo.nets.plan import Plan, plan
 from qevo.problems.network import Genes, NetworkProblem
 from qevo.run.config import SearchConfig, ShiftStageConfig, StageConfig
+from qevo.run.console import console
 from qevo.run.session import plans_file
 from qevo.run.tracking import Callback, stage_callback
 
 LAST = "2_weights"  # the last stage
-
-console = Console()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from qevo.core.hosts import from_first, is_first
@@ -19,14 +18,13 @@ from qevo.report.table import METHODS
 from qevo.run import folder as files
 from qevo.run.claim import refuse_occupied
 from qevo.run.config import AnyConfig
+from qevo.run.console import console, say
 from qevo.run.pipeline import known, run_pipeline
 from qevo.run.searching import stages
 
 _FEW = 2  # seeds up to which each one's accuracy is shown: a deviation says little of so few
 
 _END = 1 << 32  # the key of a larger seed would be that of a smaller one
-
-console = Console()
 
 
 def run_seeds(config: AnyConfig, seeds: Sequence[int]) -> list[dict[str, Any]]:
@@ -49,15 +47,17 @@ def run_seeds(config: AnyConfig, seeds: Sequence[int]) -> list[dict[str, Any]]:
         try:
             results.append(_run(run, extend=config.resume))
         except KeyboardInterrupt:
-            _say(
-                f"stopped at seed {run.seed}, {len(results)} of {len(configs)} seeds done; "
-                "the same command goes on from here"
-            )
+            if is_first():
+                say(
+                    f"stopped at seed {run.seed}, {len(results)} of {len(configs)} seeds done; "
+                    "the same command goes on from here"
+                )
             raise
     if is_first():
         console.print(seeds_table(configs, results))
-    if len(configs) > 1:
-        _say("compare them: " + shlex.join(["qevo", "report", *(str(c.folder) for c in configs)]))
+        if len(configs) > 1:
+            folders = (str(run.folder) for run in configs)
+            say("compare them: " + shlex.join(["qevo", "report", *folders]))
     return results
 
 
@@ -120,7 +120,8 @@ def _run(config: AnyConfig, *, extend: bool) -> dict[str, Any]:
     config, result = from_first(lambda: _left(config, extend=extend))
     if result is None:
         return run_pipeline(config)
-    _say(f"{config.folder} is complete")
+    if is_first():
+        say(f"{config.folder} is complete")
     return result
 
 
@@ -139,8 +140,3 @@ def _seconds(config: AnyConfig, result: dict[str, Any], method: str) -> float:
     if method == "float":
         parts = ["teacher"]
     return sum(result["seconds"].get(part, 0.0) for part in parts)
-
-
-def _say(text: str) -> None:
-    if is_first():
-        console.print(text, markup=False, highlight=False, soft_wrap=True)

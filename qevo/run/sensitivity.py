@@ -14,7 +14,6 @@ import jax
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
-from rich.console import Console
 
 from qevo.compress.allocation import Allocation, allocate
 from qevo.core.devices import devices_of, own_devices
@@ -41,10 +40,10 @@ from qevo.run.config import (
     SensitivityConfig,
     TrainConfig,
 )
-from qevo.run.inspect import say
+from qevo.run.console import console, say
 from qevo.run.own import check_counts, own_network, refine_data
 from qevo.run.preparation import load_data
-from qevo.run.provenance import commit, device, versions
+from qevo.run.provenance import origin
 from qevo.run.teacher import float_module, read_teacher
 
 _OWN = ("calibration", "held_out", "device")  # settings that no run decides
@@ -52,8 +51,6 @@ CURVE = 60  # budgets that the picture's curve is drawn through
 _CURVE_STATES = 1 << 10  # of each: it need not be proved the least
 
 Bits = str | int
-
-console = Console()
 
 
 def measure_sensitivity(
@@ -117,12 +114,7 @@ def measure_sensitivity(
                 "flags": bits_flags(chosen),
             }
             result["whole_network"] = _whole(config, subject, teacher, costs, chosen, budget)
-        result |= {
-            "seconds": time.monotonic() - began,
-            "versions": versions(),
-            "device": device(config.device),
-            "commit": commit(),
-        }
+        result |= {"seconds": time.monotonic() - began, **origin(config.device)}
     _report(config, run, subject, result)
     return result
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import tyro
-from rich.console import Console
 
 from qevo.algorithms.annealing import Annealing, AnnealingConfig
 from qevo.algorithms.focused import FocusedConfig, FocusedSearch
@@ -28,13 +27,12 @@ from qevo.problems.knapsack import Knapsack
 from qevo.problems.maxcut import MaxCut
 from qevo.problems.qubo import QUBO
 from qevo.problems.sat import SAT
+from qevo.run.console import console, say
 
 Method = Literal["memetic", "tabu", "annealing", "focused"]
 
 _FOREVER = 1 << 30  # generations; the clock or the target ends a search
 _STAGNANT = 50  # generations without a new member of a memetic pool, before it is drawn anew
-
-console = Console()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +59,9 @@ class SolveConfig:
     """Colours of a graph colouring."""
     maximise: bool = False
     """Maximise a QUBO."""
+    twice: bool = False
+    """An entry of a QUBO with i != j stands for both q_ij and q_ji, as in Beasley's OR-Library and
+    the Biq Mac library."""
     chains: int = 16
     """Solutions at work side by side."""
     seed: int = 0
@@ -100,7 +101,11 @@ def solve_file(config: SolveConfig) -> int:
     kind = config.kind or problem_kind(config.file)
     if kind == "coloring" and config.colors is None:
         raise QevoError("a graph colouring needs --colors, how many there are")
-    task = task_of(read_problem(config.file, kind, colors=config.colors, maximise=config.maximise))
+    task = task_of(
+        read_problem(
+            config.file, kind, colors=config.colors, maximise=config.maximise, twice=config.twice
+        )
+    )
     known = config.best_known if config.best_known is not None else task.optimum
     output = config.output or pathlib.Path(f"{config.file.name}.solution")
     method = config.method or task.method
@@ -135,7 +140,7 @@ def solve_file(config: SolveConfig) -> int:
         f"{task.unit} {value:,} after {result.seconds:.1f} s{verdict(task.sign, value, known)}",
         highlight=False,
     )
-    console.print(f"wrote {output}", markup=False, highlight=False, soft_wrap=True)
+    say(f"wrote {output}")
     if result.stopped == "interrupted":
         raise KeyboardInterrupt
     return value

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
-from rich.console import Console
 
 from qevo.data import Dataset, Split
 from qevo.errors import QevoError
@@ -22,8 +21,7 @@ from qevo.quantize.training import TrainingConfig, flip_and_crop
 from qevo.quantize.training import train as train_float
 from qevo.run import folder as files
 from qevo.run.config import TrainConfig
-
-console = Console()
+from qevo.run.console import console
 
 
 def check_teacher(config: TrainConfig, data: Dataset) -> list[str]:

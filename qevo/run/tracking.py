@@ -11,7 +11,7 @@ from typing import Any
 from qevo.core.folder import METRICS
 from qevo.core.hosts import is_first
 from qevo.errors import QevoError
-from qevo.report.picture import read_metrics
+from qevo.run import folder as files
 
 Record = dict[str, int]  # "generation", and what was measured in it
 Callback = Callable[[Record], None]
@@ -95,8 +95,7 @@ class TensorBoard:
 
     def _begin(self, first: int | None) -> None:
         """A file with the generations before ``first``, or all there are, in place of the last."""
-        metrics = self._folder / METRICS
-        known = read_metrics(metrics) if metrics.exists() else []
+        known = files.read_metrics(self._folder / METRICS)
         if not known and first is None:
             return
         for old in self._folder.glob(f"events.out.tfevents.*{_SUFFIX}"):

@@ -13,7 +13,7 @@ from qevo import cli
 from qevo.errors import QevoError
 from qevo.run import folder as files
 from qevo.run.compressing import compress_file, decompress_file, inspect_file
-from qevo.run.inspect import evaluate_file, print_plan
+from qevo.run.evaluating import evaluate_file, print_plan
 
 Capture = pytest.CaptureFixture[str]
 

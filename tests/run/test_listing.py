@@ -9,10 +9,13 @@ import shutil
 import time
 
 import pytest
+from rich.console import Console
 
 from qevo import cli
+from qevo.core.folder import METRICS
 from qevo.errors import QevoError
 from qevo.run import folder as files
+from qevo.run import listing
 from qevo.run.listing import RunsConfig, list_runs, summarise
 
 Capture = pytest.CaptureFixture[str]
@@ -54,7 +57,7 @@ def test_states_and_order(runs: pathlib.Path, capsys: Capture) -> None:
 def test_any_width(
     runs: pathlib.Path, width: int, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(listing, "console", Console(width=width))
     list_runs(RunsConfig(runs))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
@@ -74,6 +77,12 @@ def test_nothing_there(tmp_path: pathlib.Path, capsys: Capture) -> None:
     assert "no runs in" in capsys.readouterr().out
     with pytest.raises(QevoError, match="expected a folder of runs"):
         list_runs(RunsConfig(tmp_path / "gone"))
+
+
+def test_a_line_on_its_way_is_no_generation(runs: pathlib.Path) -> None:
+    with (runs / "halted" / "2_weights" / METRICS).open("a") as log:
+        log.write('{"generation": 2')
+    assert summarise(runs / "halted").generations == 30
 
 
 def test_a_run_that_has_just_begun(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -20,7 +20,8 @@ from qevo.nets import Autoencoder, LeNet300
 from qevo.quantize import TrainingConfig, train
 from qevo.run import RefineConfig, ShiftStageConfig, StageConfig, run_pipeline
 from qevo.run import folder as files
-from qevo.run.inspect import audit_run, evaluate_file
+from qevo.run.auditing import audit_run
+from qevo.run.evaluating import evaluate_file
 from qevo.run.own import own_network, refine_data
 
 SOURCE = '''

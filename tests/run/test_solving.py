@@ -80,6 +80,13 @@ def test_qubo_both_ways_and_a_verdict(
     assert "better than the best known 2" in capsys.readouterr().out
 
 
+def test_a_qubo_entry_for_two(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "pair.qubo"
+    file.write_text("2 1\n1 2 3\n")
+    assert solve(file, maximise=True, best_known=3) == 3
+    assert solve(file, maximise=True, twice=True, best_known=6) == 6
+
+
 def test_a_colouring(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "ring.col"
     file.write_text("p edge 5 5\ne 1 2\ne 2 3\ne 3 4\ne 4 5\ne 5 1\n")

@@ -1,35 +1,24 @@
-"""Looking at what a run left: its network's accuracy, and an audit of its generation."""
+"""`qevo evaluate` and `qevo plan`: how good a network file is here, and what it costs."""
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
-from typing import Any
 
-import jax
-from rich.console import Console
 from rich.table import Table
 
-from qevo.compress import load as load_network
-from qevo.core.algorithm import Algorithm
-from qevo.core.generation import Carry, Rules, first_carry, run_generation
-from qevo.core.problem import Problem
 from qevo.data import Dataset, Split, load
 from qevo.errors import QevoError
-from qevo.integer.audit import AuditReport, audit
 from qevo.nets.integer_numerics import Arithmetic
-from qevo.nets.network import QuantizedNetwork
 from qevo.nets.plan import Plan, plan
 from qevo.nets.reconstruction import FixedImages, reconstruction_errors
 from qevo.run import folder as files
 from qevo.run.config import RefineConfig
-from qevo.run.own import own_architecture, refine_data
+from qevo.run.console import console, say
+from qevo.run.networks import network_of
+from qevo.run.own import refine_data
 from qevo.run.pipeline import accuracy
-from qevo.run.preparation import kept_targets, load_data
-from qevo.run.searching import machine_plan, stage_problem, stages
 from qevo.run.session import plans_file
-
-console = Console()
 
 
 def evaluate_file(
@@ -87,49 +76,6 @@ def _refine_data(path: pathlib.Path, data: str | None, split_seed: int) -> Datas
     return refine_data(config)
 
 
-def network_of(path: pathlib.Path) -> QuantizedNetwork:
-    """The network in a file; the settings beside it know an architecture that is not qevo's.
-
-    Raises:
-      QevoError: as `qevo.compress.load`, or that architecture is no longer there.
-    """
-    try:
-        return load_network(path)
-    except QevoError:
-        if not path.is_file() or not (path.parent / files.CONFIG).exists():
-            raise
-        config = files.read_config(path.parent)
-        if not isinstance(config, RefineConfig) or (module := own_architecture(config)) is None:
-            raise
-        return load_network(path, module)
-
-
-def audit_run(path: pathlib.Path, *, arithmetic: Arithmetic = "int") -> bool:
-    """Audit one generation of every search stage of a run; print the reports.
-
-    Returns whether no stage holds a float at all or, with "fast", outside proved exact products.
-
-    Raises:
-      QevoError: the folder is no finished run, or its data is not there.
-    """
-    here = path.resolve()  # a run folder may have been moved
-    config = dataclasses.replace(
-        files.read_config(path), runs=here.parent, name=here.name, arithmetic=arithmetic
-    )
-    data = load_data(config)
-    network = network_of(path / files.NETWORK)
-    targets = kept_targets(config, data)
-    machine = machine_plan(config, data, network)
-    clean = True
-    for stage in stages(config):
-        problem = stage_problem(config, data, network, targets, stage.genes, machine)
-        report = audit_generation(stage.algorithm(problem.space), problem)
-        console.print(f"[bold]{stage.name}[/]: one generation, arithmetic={arithmetic!r}")
-        say(str(report))
-        clean &= report.integer_only if arithmetic == "int" else report.ok
-    return clean
-
-
 def print_plan(
     path: pathlib.Path, *, arithmetic: Arithmetic = "fast", batch: int = 1024, measure: bool = False
 ) -> Plan:
@@ -179,21 +125,3 @@ def print_plan(
         f"{found.images_per_second:,.0f} candidate images/s"
     )
     return found
-
-
-def audit_generation(algorithm: Algorithm, problem: Problem) -> AuditReport:
-    """Audit draw, edit, evaluate, select, update and accept of one generation."""
-    key = jax.random.key(0)
-    carry = first_carry(algorithm, problem, key)
-
-    def generation(problem: Problem, key: jax.Array, carry: Carry) -> Any:
-        return run_generation(
-            algorithm, problem, key, carry, rules=Rules(generations=1), chunk=1, mesh=None
-        )
-
-    return audit(generation, problem, key, carry)
-
-
-def say(text: str) -> None:
-    """Print as it is: no markup, no colours, no line breaks in paths."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,9 +1,7 @@
-"""`qevo evaluate`, `qevo audit` and `qevo plan` on what a run left."""
+"""`qevo evaluate` and `qevo plan` on what a run left."""
 
-import dataclasses
 import pathlib
 import shutil
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +11,10 @@ from networks import random_variables
 from qevo.data import load
 from qevo.errors import QevoError
 from qevo.nets import Autoencoder
-from qevo.nets.network import QuantizedNetwork
-from qevo.nets.plan import Plan, plan
 from qevo.quantize import quantize_network
 from qevo.quantize.rounding import round_max_abs
 from qevo.run import folder as files
-from qevo.run.inspect import audit_run, evaluate_file, print_plan
+from qevo.run.evaluating import evaluate_file, print_plan
 
 Capture = pytest.CaptureFixture[str]
 
@@ -81,46 +77,6 @@ def test_evaluate_notices_data_that_changed(tmp_path: pathlib.Path, finished: pa
         evaluate_file(folder / files.NETWORK)
     assert evaluate_file(folder / files.NETWORK, data=str(tmp_path / "blobs.npz"))
     assert evaluate_file(folder / files.NETWORK, split_seed=1)
-
-
-def floats(network: QuantizedNetwork, **options: Any) -> Plan:
-    """A plan of float products where they are allowed, whatever is fastest here."""
-    made = plan(network, **options)
-    if options["arithmetic"] == "int":
-        return made
-    layers = {name: dataclasses.replace(part, path="float32") for name, part in made.layers.items()}
-    return dataclasses.replace(made, layers=layers)
-
-
-def test_audit_of_a_whole_run(
-    finished: pathlib.Path,
-    tmp_path: pathlib.Path,
-    capsys: Capture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Of a folder that was moved, and that stays as it is."""
-    monkeypatch.setattr("qevo.run.searching.plan", floats)
-    folder = tmp_path / "[moved]"
-    shutil.copytree(finished, folder)
-    before = tiny.contents(folder)
-    assert audit_run(folder)
-    said = capsys.readouterr().out
-    assert said.count("integers only: no floating-point value") == 2
-    assert "1_constants" in said
-    assert "2_weights" in said
-    assert audit_run(folder, arithmetic="fast")
-    said = capsys.readouterr().out
-    assert "floating-point values:" not in said
-    assert said.count("exact: no floating-point value outside proved-exact products") == 2
-    assert "bound " in said
-    assert "integer_numerics.py" in said
-    assert tiny.contents(folder) == before
-
-
-def test_audit_of_an_unfinished_run(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    shutil.copy(finished / files.CONFIG, tmp_path)
-    with pytest.raises(QevoError, match=r"no such file.*network\.safetensors"):
-        audit_run(tmp_path)
 
 
 def test_a_plan_shows_every_layer(finished: pathlib.Path, capsys: Capture) -> None:
