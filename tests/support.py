@@ -52,7 +52,7 @@ def onemax(genes: int = 96) -> FunctionProblem:
     def zeros(bits: jax.Array) -> jax.Array:
         return jnp.sum(1 - bits, dtype=jnp.int32)
 
-    return FunctionProblem(Space.integers(genes, 0, 1), zeros, optimum=0)
+    return FunctionProblem(Space.integers(genes, 0, 1, dtype=jnp.int8), zeros, optimum=0)
 
 
 def quadratic() -> FunctionProblem:

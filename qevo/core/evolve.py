@@ -114,6 +114,11 @@ def evolve(
       QevoError: the setup cannot work, does not fit into memory, or differs from the checkpoint's
         or another process's.
     """
+    if not isinstance(algorithm, Algorithm) or not isinstance(problem, Problem):
+        raise QevoError(
+            "evolve takes an algorithm and then a problem, both of them objects, not "
+            f"{_kind(algorithm)} and {_kind(problem)}"
+        )
     _check(generations, validate_every, scan_length, candidate_chunk, patience)
     ours, theirs = algorithm.space, problem.space
     if ours.layout != theirs.layout or ours.blocks != theirs.blocks:
@@ -225,6 +230,11 @@ def evolve(
         metrics=metrics,
         carry=carry,
     )
+
+
+def _kind(given: Any) -> str:
+    """What was given, in words."""
+    return f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
 
 
 def _check(generations: int, validate_every: int, scan: int, chunk: int | None, p: Any) -> None:

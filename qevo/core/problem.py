@@ -195,6 +195,11 @@ def int32_scalar(fitness: Any) -> jax.Array:
             "jnp.round(1000 * value).astype(jnp.int32); where it may be NaN or leave int32, say "
             "what that costs first (jnp.where, jnp.clip)"
         )
+    if value.dtype.itemsize < 4:
+        raise TypeError(
+            f"a fitness of {value.dtype} wraps at {jnp.iinfo(value.dtype).max}: compute in int32, "
+            "as with x.astype(jnp.int32); a solution has the type of its bounds"
+        )
     return value.astype(jnp.int32)
 
 

@@ -163,16 +163,27 @@ class Space:
 
     @classmethod
     def integers(
-        cls, shape: int | tuple[int, ...], low: int, high: int, start: Any = None
+        cls,
+        shape: int | tuple[int, ...],
+        low: int,
+        high: int,
+        start: Any = None,
+        *,
+        dtype: Any = np.int32,
     ) -> Space:
-        """A single int8 array with the same inclusive bounds everywhere.
+        """A single array with the same inclusive bounds everywhere.
 
-        ``start`` is the given array or, without one, the value nearest to 0 within the bounds.
+        Args:
+          shape: of a solution.
+          low, high: within int8; `between` takes others.
+          start: the given array or, without one, the value nearest to 0 within the bounds.
+          dtype: of a solution. Genes are int8 in any case; a function of int8 must keep its own
+            products and sums from wrapping.
         """
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         if start is None:
             start = min(max(0, low), high)
-        return cls.of(Leaf(shape, low, high, start))
+        return cls.of(Leaf(shape, low, high, start, dtype=dtype))
 
     @classmethod
     def around(cls, weights: Any, radius: int, *, low: int, high: int) -> Space:
@@ -193,7 +204,8 @@ class Space:
           low, high: pytrees of integers or integer arrays, of one structure; leaves broadcast.
           start: the starting solution, or ``None`` for the values nearest to 0. Its leaves' types
             are those of a solution; without it they are those of ``low``. Python's and numpy's
-            default integers become int32.
+            default integers become int32; of int8 a function must keep its products and sums from
+            wrapping.
 
         Raises:
           QevoError: bounds are reversed, more than 256 levels apart, or not of one structure.
@@ -212,7 +224,14 @@ class Space:
             dtype = typed.dtype if hasattr(typed, "dtype") else np.dtype(np.int32)
             if dtype == np.int64:  # numpy's own choice, which JAX does not share
                 dtype = np.dtype(np.int32)
-            shape = np.broadcast_shapes(*(np.shape(part) for part in (low, high, typed)))
+            shapes = [np.shape(part) for part in (low, high, typed)]
+            try:
+                shape = np.broadcast_shapes(*shapes)
+            except ValueError:
+                raise QevoError(
+                    f"{name}: bounds and start must fit one shape, got "
+                    + ", ".join(map(str, dict.fromkeys(shapes)))
+                ) from None
             low, high = (_broadcast(name, w, v, shape) for w, v in (("low", low), ("high", high)))
             start = (
                 np.clip(0, low, high) if start is None else _broadcast(name, "start", start, shape)

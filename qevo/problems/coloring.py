@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from qevo.core.moves import MoveProblem
+from qevo.core.moves import Changes, MoveProblem
 from qevo.core.space import Space
 from qevo.errors import QevoError
 from qevo.problems.links import Links
 from qevo.problems.maxcut import merged_pairs
 from qevo.problems.text import Lines, naming
-
-
-class ColoringMoves(NamedTuple):
-    """The state of the colouring's moves."""
-
-    change: jax.Array  # int32 [N, L]
 
 
 @struct.dataclass
@@ -62,7 +56,7 @@ class Coloring(MoveProblem):
         first, second, _ = merged_pairs(vertices, first, second, np.ones(first.size, np.int64))
         links = Links.of(vertices, first, second, np.ones(first.size, np.int64))
         return cls(
-            Space.integers(vertices, 0, colors - 1),
+            Space.integers(vertices, 0, colors - 1, dtype=np.int8),
             jnp.asarray(first, jnp.int32),
             jnp.asarray(second, jnp.int32),
             links,
@@ -104,17 +98,17 @@ class Coloring(MoveProblem):
         """The number of edges within a colour."""
         return jnp.sum(solution[self.first] == solution[self.second], dtype=jnp.int32)
 
-    def moves(self, genes: jax.Array) -> ColoringMoves:
+    def moves(self, genes: jax.Array) -> Changes:
         """Neighbours of each colour, less those of the present one."""
         count = jnp.zeros((self.space.size, self.colors), jnp.int32)
         count = count.at[self.first, genes[self.second]].add(1)
         count = count.at[self.second, genes[self.first]].add(1)
         now = jnp.take_along_axis(count, genes[:, None].astype(jnp.int32), axis=1)
-        return ColoringMoves(count - now)
+        return Changes(count - now)
 
     def move(
-        self, genes: jax.Array, state: ColoringMoves, position: jax.Array, value: jax.Array
-    ) -> ColoringMoves:
+        self, genes: jax.Array, state: Changes, position: jax.Array, value: jax.Array
+    ) -> Changes:
         """The neighbours have one more neighbour of the new colour and one less of the old one."""
         old, level = genes[position], jnp.arange(self.colors)
         gained = (level == value).astype(jnp.int32) - (level == old)  # [L]
@@ -133,4 +127,4 @@ class Coloring(MoveProblem):
             change = state.change.at[near].add(added(colors), mode="drop")
         own = state.change[position]
         now = state.change[position, value.astype(jnp.int32)]
-        return ColoringMoves(change.at[position].set(own - now))
+        return Changes(change.at[position].set(own - now))

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from qevo.core.moves import MoveProblem
+from qevo.core.moves import Changes, MoveProblem
 from qevo.core.space import INT32, Space
 from qevo.errors import QevoError
 from qevo.problems.links import Links
@@ -31,12 +31,6 @@ _LATER_CUTS = (6660, 6650, 6654, 6649, 6657, 6000, 6000, 5880, 3848, 3851, 3850,
 BEST_KNOWN = {f"G{i}": cut for i, cut in enumerate(_FIRST_CUTS, 1)}
 BEST_KNOWN |= {f"G{i}": cut for i, cut in enumerate(_LATER_CUTS, 43)}
 _RUDY = {"G1": 8001, "G2": 8002, "G3": 8003, "G4": 8004, "G5": 8005}
-
-
-class CutMoves(NamedTuple):
-    """The state of max-cut's moves."""
-
-    change: jax.Array  # int32 [N]
 
 
 @struct.dataclass
@@ -89,7 +83,7 @@ class MaxCut(MoveProblem):
             )
         links = Links.of(vertices, first, second, 2 * weight)  # as x + x' - 2 x x' is cut
         return cls(
-            Space.integers(vertices, 0, 1),
+            Space.integers(vertices, 0, 1, dtype=np.int8),
             jnp.asarray(first, jnp.int32),
             jnp.asarray(second, jnp.int32),
             jnp.asarray(weight, jnp.int32),
@@ -151,18 +145,18 @@ class MaxCut(MoveProblem):
         """The cut, negated."""
         return -self.cut(solution)
 
-    def moves(self, genes: jax.Array) -> CutMoves:
+    def moves(self, genes: jax.Array) -> Changes:
         """What a vertex's move to the other side costs: cut edges less uncut ones."""
         crosses = genes[self.first] != genes[self.second]
         loss = jnp.where(crosses, self.weight, -self.weight)
         change = jnp.zeros(self.space.size, jnp.int32)
-        return CutMoves(change.at[self.first].add(loss).at[self.second].add(loss))
+        return Changes(change.at[self.first].add(loss).at[self.second].add(loss))
 
     def move(
-        self, genes: jax.Array, state: CutMoves, position: jax.Array, value: jax.Array
-    ) -> CutMoves:
+        self, genes: jax.Array, state: Changes, position: jax.Array, value: jax.Array
+    ) -> Changes:
         """An edge of the vertex that was cut is not, and the other way round."""
-        return CutMoves(self.links.flipped(state.change, genes, position, value))
+        return Changes(self.links.flipped(state.change, genes, position, value))
 
 
 def merged_pairs(

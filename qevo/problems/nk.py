@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from qevo.core.moves import MoveProblem
+from qevo.core.moves import Changes, MoveProblem
 from qevo.core.space import INT32, Space
 from qevo.errors import QevoError
-
-
-class NKMoves(NamedTuple):
-    """The state of the landscape's moves."""
-
-    change: jax.Array  # int32 [N]
 
 
 @struct.dataclass
@@ -48,7 +42,11 @@ class NK(MoveProblem):
         if np.abs(tables).max(axis=1).sum() > INT32.max // 2:
             raise QevoError("the largest contributions sum to more than int32 can hold twice")
         optimum = -best_sum(tables) if solve else None
-        return cls(Space.integers(tables.shape[0], 0, 1), jnp.asarray(tables, jnp.int32), optimum)
+        return cls(
+            Space.integers(tables.shape[0], 0, 1, dtype=np.int8),
+            jnp.asarray(tables, jnp.int32),
+            optimum,
+        )
 
     @classmethod
     def random(
@@ -72,18 +70,18 @@ class NK(MoveProblem):
         chosen = jnp.take_along_axis(self.tables, code[:, None], axis=1)
         return -jnp.sum(chosen, dtype=jnp.int32)
 
-    def moves(self, genes: jax.Array) -> NKMoves:
+    def moves(self, genes: jax.Array) -> Changes:
         """The contributions that a bit enters, without and with its flip."""
-        return NKMoves(self._changes(genes, jnp.arange(self.space.size)))
+        return Changes(self._changes(genes, jnp.arange(self.space.size)))
 
     def move(
-        self, genes: jax.Array, state: NKMoves, position: jax.Array, value: jax.Array
-    ) -> NKMoves:
+        self, genes: jax.Array, state: Changes, position: jax.Array, value: jax.Array
+    ) -> Changes:
         """The changes of bits at most K away, anew."""
         genes = genes.at[position].set(value)
         near = jnp.arange(-self.neighbours, self.neighbours + 1, dtype=jnp.int32)
         near = (position + near) % self.space.size
-        return NKMoves(state.change.at[near].set(self._changes(genes, near)))
+        return Changes(state.change.at[near].set(self._changes(genes, near)))
 
     def _changes(self, genes: jax.Array, positions: jax.Array) -> jax.Array:
         """What flips of single bits int32 ``[G]`` change, int32 ``[G]``."""

@@ -57,7 +57,7 @@ class PBO(Problem):
         counted = _layered(part, size)
         table = np.arange(counted + 1) if part.ragged is None else part.ragged(counted)
         return cls(
-            Space.integers(size, 0, 1),
+            Space.integers(size, 0, 1, dtype=np.int8),
             jnp.asarray(chosen, jnp.int32),
             jnp.asarray(table, jnp.int32),
             function,

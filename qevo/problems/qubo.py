@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from qevo.core.moves import MoveProblem
+from qevo.core.moves import Changes, MoveProblem
 from qevo.core.space import INT32, Space
 from qevo.errors import QevoError
 from qevo.problems.links import Links
 from qevo.problems.maxcut import merged_pairs
 from qevo.problems.text import Lines, naming
-
-
-class QUBOMoves(NamedTuple):
-    """The state of a QUBO's moves."""
-
-    change: jax.Array  # int32 [N]
 
 
 @struct.dataclass
@@ -65,7 +59,7 @@ class QUBO(MoveProblem):
         first, second, weight = merged_pairs(size, first[~same], second[~same], weight[~same])
         links = Links.of(size, first, second, weight)
         return cls(
-            Space.integers(size, 0, 1),
+            Space.integers(size, 0, 1, dtype=np.int8),
             jnp.asarray(linear, jnp.int32),
             jnp.asarray(first, jnp.int32),
             jnp.asarray(second, jnp.int32),
@@ -125,15 +119,15 @@ class QUBO(MoveProblem):
         pairs = jnp.sum(bits[self.first] * bits[self.second] * self.weight, dtype=jnp.int32)
         return pairs + jnp.sum(bits * self.linear, dtype=jnp.int32)
 
-    def moves(self, genes: jax.Array) -> QUBOMoves:
+    def moves(self, genes: jax.Array) -> Changes:
         """A bit's flip adds or takes off its own coefficient and those it shares with ones."""
         bits = genes.astype(jnp.int32)
         field = self.linear.at[self.first].add(self.weight * bits[self.second])
         field = field.at[self.second].add(self.weight * bits[self.first])
-        return QUBOMoves((1 - 2 * bits) * field)
+        return Changes((1 - 2 * bits) * field)
 
     def move(
-        self, genes: jax.Array, state: QUBOMoves, position: jax.Array, value: jax.Array
-    ) -> QUBOMoves:
+        self, genes: jax.Array, state: Changes, position: jax.Array, value: jax.Array
+    ) -> Changes:
         """The other bits' coefficients shared with the moved one come in or go."""
-        return QUBOMoves(self.links.flipped(state.change, genes, position, value))
+        return Changes(self.links.flipped(state.change, genes, position, value))

@@ -158,7 +158,7 @@ class SAT(MoveProblem, FocusedProblem):
                 f"{bytes_needed / 2**30:.1f} GiB, more than {TABLE_BYTES / 2**30:.1f} GiB"
             )
         return cls(
-            Space.integers(size, 0, 1),
+            Space.integers(size, 0, 1, dtype=np.int8),
             jnp.asarray(variables, jnp.int32),
             jnp.asarray(positive),
             jnp.asarray(weight, jnp.int32),

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from qevo.core.moves import MoveProblem
+from qevo.core.moves import Changes, MoveProblem
 from qevo.core.space import Space
 from qevo.errors import QevoError
-
-
-class TrapMoves(NamedTuple):
-    """The state of the traps' moves."""
-
-    change: jax.Array  # int32 [N]
 
 
 @struct.dataclass
@@ -36,26 +30,26 @@ class Trap(MoveProblem):
         """Traps of ``block`` bits, of which ``size`` is a multiple."""
         if block < 1 or size < 1 or size % block:
             raise QevoError(f"blocks of {block} bits do not divide {size} bits")
-        return cls(Space.integers(size, 0, 1), block)
+        return cls(Space.integers(size, 0, 1, dtype=jnp.int8), block)
 
     def fitness(self, solution: jax.Array, batch: Any) -> jax.Array:
         """The sum of the blocks' costs."""
         ones = jnp.sum(solution.reshape(-1, self.block), axis=1, dtype=jnp.int32)
         return jnp.sum(self._cost(ones), dtype=jnp.int32)
 
-    def moves(self, genes: jax.Array) -> TrapMoves:
+    def moves(self, genes: jax.Array) -> Changes:
         """Cost of a block with one bit more or less."""
-        return TrapMoves(self._changes(genes))
+        return Changes(self._changes(genes))
 
     def move(
-        self, genes: jax.Array, state: TrapMoves, position: jax.Array, value: jax.Array
-    ) -> TrapMoves:
+        self, genes: jax.Array, state: Changes, position: jax.Array, value: jax.Array
+    ) -> Changes:
         """The changes of the moved bit's block, anew."""
         first = position // self.block * self.block
         genes = genes.at[position].set(value)
         near = jax.lax.dynamic_slice(genes, (first,), (self.block,))
         changes = self._changes(near)
-        return TrapMoves(jax.lax.dynamic_update_slice(state.change, changes, (first,)))
+        return Changes(jax.lax.dynamic_update_slice(state.change, changes, (first,)))
 
     def _cost(self, ones: jax.Array) -> jax.Array:
         return jnp.where(ones == self.block, 0, ones + 1)

@@ -129,7 +129,7 @@ def test_a_wrapped_function_is_shared_out_over_devices() -> None:
     [
         (lambda x: jnp.sum(x) / 2, r"got float32\[\]: scale it .* jnp\.round\(1000 \* value\)"),
         (lambda x: jnp.float32(np.nan), "where it may be NaN or leave int32, say what that costs"),
-        (lambda x: x, r"must be one integer \(and is minimised\), got int8\[4\]"),
+        (lambda x: x, r"must be one integer \(and is minimised\), got int32\[4\]"),
         (lambda x: x[0] > 3, r"got bool\[\]"),
     ],
     ids=["float", "nan", "shape", "bool"],

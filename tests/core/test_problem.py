@@ -127,7 +127,7 @@ def test_eval_scores_a_population_as_evosax_does(chunk: int | None) -> None:
     ("problem", "message"),
     [
         (Careless(Space.integers(4, 0, 1)), r"got float32\[\]"),
-        (FunctionProblem(Space.integers(4, 0, 1), lambda x: x), r"got int8\[4\]"),
+        (FunctionProblem(Space.integers(4, 0, 1), lambda x: x), r"got int32\[4\]"),
         (FunctionProblem(Space.integers(4, 0, 1), lambda x: jnp.sum(x) / 2), r"got float32\[\]"),
         (FunctionProblem(Space.integers(4, 0, 1), lambda x: x[0] > 0), r"got bool\[\]"),
     ],
@@ -135,7 +135,7 @@ def test_eval_scores_a_population_as_evosax_does(chunk: int | None) -> None:
 def test_fitness_must_be_one_integer(problem: Problem, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         evolve(Walk(problem.space), problem, 0, generations=1, progress=False)
-    population = jnp.zeros((2, 4), jnp.int8)
+    population = jnp.zeros((2, 4), jnp.int32)
     with pytest.raises(TypeError, match=message):
         problem.eval(jax.random.key(0), population, problem.init(jax.random.key(0)))
 
