@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -136,10 +136,6 @@ class Coevolution(Algorithm):
                 "rate must lie in 0..16, final_rate in 0..1 and schedule in 1..2**20, got "
                 f"{c.rate}, {c.final_rate}, {c.schedule}"
             )
-
-    def describe(self) -> dict[str, Any]:
-        """All settings."""
-        return super().describe() | dataclasses.asdict(self.config)
 
     def start(self, key: jax.Array) -> CoevolutionState:
         """Every table holds most of its mass on the starting level."""

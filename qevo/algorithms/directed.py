@@ -194,12 +194,8 @@ class Directed(Algorithm):
 
     def describe(self) -> dict[str, Any]:
         """All settings, and a digest of the importances."""
-        known = dataclasses.asdict(self.config)
-        known["zeros"] = [list(target) for target in self.config.zeros]
-        if not isinstance(self.config.pattern, str):
-            known["pattern"] = list(self.config.pattern)
         digest = hashlib.sha256(np.asarray(self.importance).tobytes()).hexdigest()
-        return super().describe() | known | {"importance_sha256": digest}
+        return super().describe() | {"importance_sha256": digest}
 
     def start(self, key: jax.Array) -> DirectedState:
         """The space's start, of which nothing is zeroed yet."""

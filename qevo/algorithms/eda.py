@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -140,10 +139,6 @@ class EDA(Algorithm):
                 f"margin must lie in 0..{most:.4f}, above 0, for {self.levels} levels, got "
                 f"{c.margin}"
             )
-
-    def describe(self) -> dict[str, Any]:
-        """All settings."""
-        return super().describe() | dataclasses.asdict(self.config)
 
     def start(self, key: jax.Array) -> EDAState:
         """Uniform tables, but for one unit that makes the starting level the most likely one."""

@@ -9,7 +9,7 @@ evolutionary algorithm. The defaults are ours.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -140,10 +140,6 @@ class Genetic(Algorithm):
                 f"slots must be 1 to {ONE} and hold the mutated genes, and crossed lie in 0..1, "
                 f"got {c.slots}, {c.mutated} and {c.crossed}"
             )
-
-    def describe(self) -> dict[str, Any]:
-        """All settings."""
-        return super().describe() | dataclasses.asdict(self.config)
 
     def start(self, key: jax.Array) -> GeneticState:
         """The first members, none of them scored."""

@@ -100,7 +100,7 @@ class LocalSearch(Algorithm):
 
     def describe(self) -> dict[str, Any]:
         """All settings that matter to the result."""
-        known = super().describe() | dataclasses.asdict(self.config)
+        known = super().describe()
         known.pop("chains_at_once")
         return known
 

@@ -77,8 +77,7 @@ class Memetic(Algorithm):
 
     def describe(self) -> dict[str, Any]:
         """All settings, those of the local search under its name."""
-        known = super().describe() | dataclasses.asdict(self.config)
-        return known | {"search": self.search.describe()}
+        return super().describe() | {"search": self.search.describe()}
 
     def on(self, problem: Problem) -> Self:
         """The same search with the problem's arrays as they are now."""

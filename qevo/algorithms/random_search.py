@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,10 +40,6 @@ class RandomSearch(Algorithm):
     def __init__(self, space: Space, config: RandomSearchConfig | None = None):
         self.config = config or RandomSearchConfig()
         super().__init__(space, self.config.population)
-
-    def describe(self) -> dict[str, Any]:
-        """All settings."""
-        return super().describe() | dataclasses.asdict(self.config)
 
     def start(self, key: jax.Array) -> RandomSearchState:
         """The space's start, for want of anything better."""

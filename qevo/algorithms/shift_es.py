@@ -12,7 +12,7 @@ as in Sieberling et al. 2024 (EvoPress). The constants are ours.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -148,11 +148,6 @@ class ShiftES(Algorithm):
                     "no gene can move: low equals high in "
                     + ", ".join(leaf.name for leaf in leaves)
                 )
-
-    def describe(self) -> dict[str, Any]:
-        """All settings."""
-        settings = dataclasses.asdict(self.config)
-        return super().describe() | {k: _plain(value) for k, value in settings.items()}
 
     def start(self, key: jax.Array) -> ShiftState:
         """The space's start as the parent."""
@@ -299,7 +294,3 @@ class ShiftES(Algorithm):
         parts = (state.parent, state.low, state.high)
         old, low, high = (part.at[positions].get(mode="clip") for part in parts)
         return level_shifts(bits16(key, old.shape), old, low, high, self.config.levels)
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(part) for part in value] if isinstance(value, tuple) else value

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -100,10 +99,6 @@ class VoteES(Algorithm):
                 "chance must lie in 0..1, chance_decay be at least 0 and memory lie in 0..1, below "
                 f"1, got {c.chance}, {c.chance_decay} and {c.memory}"
             )
-
-    def describe(self) -> dict[str, Any]:
-        """All settings."""
-        return super().describe() | dataclasses.asdict(self.config)
 
     def start(self, key: jax.Array) -> VoteState:
         """The space's start, without a vote."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from typing import Any, Self
 
 import jax
@@ -45,10 +46,12 @@ class Algorithm(EvolutionaryAlgorithm):
       stages: how `qevo.evolve` scores a generation's candidates; all of them on the whole batch
         where there are none. An evosax loop scores all candidates in any case.
       spared: the first so many candidates go through all stages.
+      config: a dataclass of all settings, or None.
     """
 
     stages: tuple[Stage, ...] = ()
     spared: int = 0
+    config: Any = None
     _default_params = Params()
 
     def __init__(self, space: Space, population_size: int):
@@ -94,9 +97,11 @@ class Algorithm(EvolutionaryAlgorithm):
     def describe(self) -> dict[str, Any]:
         """What a resumed run must share with the run that it continues (plain JSON values)."""
         known = {"algorithm": type(self).__name__, "population_size": self.population_size}
-        if not self.stages:
-            return known
-        return known | {"stages": [list(stage) for stage in self.stages], "spared": self.spared}
+        if self.stages:
+            known |= {"stages": self.stages, "spared": self.spared}
+        if self.config is not None:
+            known |= dataclasses.asdict(self.config)
+        return json.loads(json.dumps(known))  # tuples become lists
 
     # evosax: https://github.com/RobertTLange/evosax, version 0.3
     # The base class jits these three, and its type checkers see that instead of methods.

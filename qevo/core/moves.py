@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from qevo.core.problem import Problem
+
+
+class Changes(NamedTuple):
+    """A state of `MoveProblem` that holds the changes alone."""
+
+    change: jax.Array  # int32 [N] or [N, L]
 
 
 class MoveProblem(Problem):

@@ -27,6 +27,7 @@ from qevo.export.steps import (
     steps_of,
 )
 from qevo.nets.network import QuantizedNetwork
+from qevo.nets.packing import field_bits, pack
 
 WIDTH = 100
 
@@ -152,8 +153,9 @@ def _call(step: Step, name: str, x: list[str], y: str, array) -> str:
 def _product(step: Multiply, name: str, x: str, y: str, array) -> str:
     channels = step.kernel.shape[-1]
     by_channel = step.kernel.reshape(-1, channels).T  # [C, K], each channel's weights in a row
-    bits, packed = pack(by_channel)
-    weights = array("int8_t" if bits == 8 else "uint8_t", f"{name}_weights", packed)
+    least = field_bits(int(by_channel.min()), int(by_channel.max()))
+    bits = min(size for size in (2, 4, 8) if size >= least)  # of which a byte holds whole ones
+    weights = array("uint8_t", f"{name}_weights", pack(by_channel, bits))
     multiplier = array("int32_t", f"{name}_multiplier", step.multiplier.astype(np.int32))
     bias = array("int32_t", f"{name}_bias", step.bias.astype(np.int32))
     shape = step.inputs[0].shape if step.layer.kind == "conv" else (1, 1, step.inputs[0].size)
@@ -162,7 +164,7 @@ def _product(step: Multiply, name: str, x: str, y: str, array) -> str:
     rows = step.output.shape[:2] if step.layer.kind == "conv" else (1, 1)
     sizes = (*shape, *window, *step.layer.strides, top, left, *rows, channels)
     own = int(step.layer.depthwise)
-    data = f"(const uint8_t *){weights}, {bits}, {multiplier}, {bias}"
+    data = f"{weights}, {bits}, {multiplier}, {bias}"
     where = f"{x}, {_list(sizes)}, {own}, {data}"
     if step.shift is None:
         return f"qevo_last({where}, {y});"
@@ -170,24 +172,6 @@ def _product(step: Multiply, name: str, x: str, y: str, array) -> str:
     leaky = int(step.layer.activation == "leaky")
     limits = f"{step.facts.output_low}, {step.facts.output_high}"
     return f"qevo_product({where}, {shift}, {leaky}, {limits}, {y});"
-
-
-def pack(levels: np.ndarray) -> tuple[int, np.ndarray]:
-    """Weights int8 ``[C, K]`` in as few bits as their layer's levels need: 2, 4 or 8.
-
-    The first weight is in the lowest bits of the first byte, in two's complement. Rows follow each
-    other without padding, so a row may begin within a byte.
-    """
-    low, high = int(levels.min()), int(levels.max())
-    flat = np.ascontiguousarray(levels).reshape(-1)
-    bits = 2 if low >= -2 and high <= 1 else 4 if low >= -8 and high <= 7 else 8
-    if bits == 8:
-        return 8, flat
-    each = 8 // bits
-    fields = np.pad(flat, (0, -flat.size % each)).astype(np.uint8) & ((1 << bits) - 1)
-    shifts = np.arange(each, dtype=np.uint8) * bits
-    packed = np.bitwise_or.reduce(fields.reshape(-1, each) << shifts, axis=1)
-    return bits, packed.astype(np.uint8)
 
 
 def _used(functions: Iterable[tuple[str, str]], calls: list[str]) -> str:

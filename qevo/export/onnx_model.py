@@ -26,6 +26,7 @@ from qevo.export.steps import (
 )
 from qevo.integer.patches import Pads
 from qevo.nets.network import QuantizedNetwork
+from qevo.nets.packing import pack
 
 Form = Literal["integer", "qdq"]
 
@@ -390,9 +391,7 @@ class _Writer:
         self._known.add(name)
         values = np.ascontiguousarray(values)
         if narrow:
-            flat = values.reshape(-1)
-            padded = np.pad(flat, (0, flat.size % 2)).astype(np.uint8) & 15
-            packed = (padded[0::2] | padded[1::2] << 4).tobytes()
+            packed = pack(values, 4).tobytes()
             tensor = helper.make_tensor(name, TensorProto.INT4, values.shape, packed, raw=True)
         else:
             tensor = numpy_helper.from_array(values, name)

@@ -77,13 +77,12 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array, *, fraction_bits: 
     return _loss(_round_shift(gap, _GAP_BITS + 12 - 15) + _log_sum(gaps))
 
 
-def softmax(logits: jax.Array, *, fraction_bits: int, temperature_shift: int = 0) -> jax.Array:
-    """A teacher's soft labels: softmax of ``logits / 2**temperature_shift`` as exact frequencies.
+def softmax(logits: jax.Array, *, fraction_bits: int) -> jax.Array:
+    """A teacher's soft labels: the softmax of its logits as exact frequencies.
 
     Args:
       logits: int32 ``[B, C]``, as for `cross_entropy`.
-      fraction_bits: of the logits; with ``temperature_shift`` 0 to 26.
-      temperature_shift: log2 of the temperature.
+      fraction_bits: of the logits, 0 to 26; one more is a temperature twice as high.
 
     Returns:
       int32 ``[B, C]``, each row summing to `TARGET_TOTAL` exactly. The running sum over classes is
@@ -93,7 +92,7 @@ def softmax(logits: jax.Array, *, fraction_bits: int, temperature_shift: int = 0
     Raises:
       ValueError, TypeError: as `cross_entropy`.
     """
-    powers = _powers(_gaps(logits, fraction_bits + temperature_shift))
+    powers = _powers(_gaps(logits, fraction_bits))
     rest = jnp.cumsum(powers, axis=-1, dtype=jnp.int32)
     total = rest[..., -1:]
     share = jnp.zeros_like(rest)
@@ -105,35 +104,6 @@ def softmax(logits: jax.Array, *, fraction_bits: int, temperature_shift: int = 0
     return jnp.diff((share + 1) >> 1, axis=-1, prepend=0)
 
 
-def margin_loss(
-    logits: jax.Array, labels: jax.Array, *, fraction_bits: int, margin: int = UNIT
-) -> jax.Array:
-    """``max(0, margin + best other logit - label's logit)`` per image.
-
-    Args:
-      logits: int32 ``[B, C]``, as for `cross_entropy`, C at least 2.
-      labels: int32 ``[B]``.
-      fraction_bits: of the logits, 0 to 26.
-      margin: in 1/`UNIT` nats, 0 to `LOSS_LIMIT`.
-
-    Returns:
-      int32 ``[B]`` in 1/`UNIT` nats, 0 to `LOSS_LIMIT`.
-
-    Raises:
-      ValueError, TypeError: as `cross_entropy`.
-    """
-    if logits.shape[-1] < 2 or not 0 <= margin <= LOSS_LIMIT:
-        raise ValueError(
-            f"margin_loss takes at least 2 classes and a margin of 0 to {LOSS_LIMIT}, "
-            f"not {logits.shape[-1]} and {margin}"
-        )
-    gaps = _gaps(logits, fraction_bits)
-    label = _is_label(logits, labels)
-    own = jnp.sum(jnp.where(label, gaps, 0), axis=-1, dtype=jnp.int32)
-    other = jnp.min(jnp.where(label, _GAP_LIMIT << _GAP_BITS, gaps), axis=-1)
-    return jnp.clip(margin + _round_shift(own - other, _GAP_BITS - 10), 0, LOSS_LIMIT)
-
-
 def error_count(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """How many images have their largest logit elsewhere than at the label, int32 ``[]``.
 
@@ -143,20 +113,15 @@ def error_count(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def squared_error(
-    a: jax.Array,
-    b: jax.Array,
-    *,
-    largest: int = 255,
-    shift: int | None = None,
-    limit: int = LOSS_LIMIT,
+    a: jax.Array, b: jax.Array, *, largest: int = 255, limit: int = LOSS_LIMIT
 ) -> jax.Array:
     """``sum(min(|a - b|, largest)**2) / 2**shift`` per image, rounded half up.
+
+    The shift is that of `squared_error_shift`.
 
     Args:
       a, b: int8, uint8, int16 or int32 ``[B, ...]`` with K values per image.
       largest: the difference that counts; 255 is any difference of int8 or uint8.
-      shift: with ``None`` that of `squared_error_shift`; a smaller one resolves finer and saturates
-        at ``limit``.
       limit: the largest result; more than `LOSS_LIMIT` where fewer images than `BATCH_LIMIT` are
         summed.
 
@@ -164,18 +129,16 @@ def squared_error(
       int32 ``[B]``, 0 to ``limit``.
 
     Raises:
-      ValueError: if K·largest² does not fit int32, ``shift`` is out of 0 to 30, or the sum over B
-        images may leave int32.
+      ValueError: if K·largest² or the sum over B images may leave int32.
     """
     _check_batch(a.shape[0], limit)
     values = a.size // max(a.shape[0], 1)
     bound = values * largest**2
-    if shift is None:
-        shift = squared_error_shift(values, largest, limit)
-    if not 0 <= shift <= 30 or bound + (1 << shift >> 1) >= 1 << 31:
+    shift = squared_error_shift(values, largest, limit)
+    if bound + (1 << shift >> 1) > _INT32:
         raise ValueError(
-            f"squared errors up to {bound} per image with a shift of {shift} overflow int32: "
-            f"lower largest={largest} or sum fewer values"
+            f"squared errors up to {bound} per image overflow int32: lower largest={largest} or "
+            "sum fewer values"
         )
     a, b = jnp.asarray(a, jnp.int32), jnp.asarray(b, jnp.int32)
     difference = jnp.maximum(a, b).astype(jnp.uint32) - jnp.minimum(a, b).astype(jnp.uint32)
@@ -219,8 +182,8 @@ def _is_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) == labels[..., None]
 
 
-def _round_shift(x: jax.Array, shift: int) -> jax.Array:
-    return (x + (1 << shift >> 1)) >> shift
+def _round_shift(x: jax.Array, shift: int | jax.Array) -> jax.Array:
+    return (x + ((1 << shift) >> 1)) >> shift
 
 
 def _loss(nats: jax.Array) -> jax.Array:
@@ -264,11 +227,7 @@ def _powers(gaps: jax.Array) -> jax.Array:
     """``exp(-gap)`` with `_scale` fraction bits, exactly 1 where the gap is 0."""
     exponent = (gaps * _LOG2_E) >> (_GAP_BITS + 12 - 15)
     fraction = _horner(_EXP2, exponent & 0x7FFF) << (_scale(gaps.shape[-1]) - 15)
-    return _round_shift_by(fraction, jnp.minimum(exponent >> 15, 30))
-
-
-def _round_shift_by(x: jax.Array, shift: jax.Array) -> jax.Array:
-    return (x + ((1 << shift) >> 1)) >> shift
+    return _round_shift(fraction, jnp.minimum(exponent >> 15, 30))
 
 
 def _log_sum(gaps: jax.Array) -> jax.Array:

@@ -79,6 +79,8 @@ def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> Quant
       QevoError: no such file, a file that is cut short or no network file, another format version,
         another architecture than ``module``, or tensors that do not fit it.
     """
+    if isinstance(module, type):
+        raise QevoError(f"give an instance, {module.__name__}(), not the class")
     header, tensors = _read(Path(path))
     version = header.get("version")
     if version != VERSION:

@@ -12,6 +12,7 @@ from flax import linen as nn
 from flax import struct
 from jax import lax
 
+from qevo.errors import QevoError
 from qevo.integer.depthwise import depthwise
 from qevo.integer.patches import explicit_padding
 from qevo.nets.channels import pad_channels
@@ -224,6 +225,8 @@ class Calibrating(Numerics):
     def add(
         self, x: Observed, y: Observed, *, activation: Activation = "relu", name: str
     ) -> Observed:
+        if activation == "leaky":
+            raise QevoError(f"{name}: a sum of integers cannot leak; give it 'relu' or None")
         value = activate(x.value + y.value, activation)
         signed = activation != "relu" and (x.signed or y.signed)
         return _Site(signed, (x.site, y.site), name=name)(value)

@@ -119,6 +119,8 @@ class QuantizedNetwork:
                 f"images must be uint8 [B, {', '.join(map(str, self.image_shape))}], not"
                 f" {images.dtype} {list(images.shape)}"
             )
+        if not len(images):
+            return np.zeros((0, *self.output_shape), np.int32)
         module = self.integer_module(arithmetic)
         low, high = self.ranges["input"]
         count, size = len(images), max(1, min(BATCH, VALUES // math.prod(self.image_shape)))
@@ -127,7 +129,7 @@ class QuantizedNetwork:
             images = np.concatenate([images, padding])
         outputs = [
             _run(module, low, high, self.weights, self.constants, images[i : i + size])
-            for i in range(0, max(len(images), 1), size)
+            for i in range(0, len(images), size)
         ]
         return np.concatenate([np.asarray(part) for part in outputs])[:count]
 

@@ -10,6 +10,7 @@ from qevo.errors import QevoError
 
 Activation = Literal["relu", "leaky"] | None
 Padding = Literal["SAME", "VALID"] | tuple[tuple[int, int], tuple[int, int]]
+SumActivation = Literal["relu"] | None
 Head = Literal["logits", "image", "maps"]
 
 
@@ -76,8 +77,8 @@ class Numerics(abc.ABC):
         """A layer with weights; see `conv`, `dense`, `logits`, `image` and `map`."""
 
     @abc.abstractmethod
-    def add(self, x: Any, y: Any, *, activation: Activation = "relu", name: str) -> Any:
-        """Residual sum of two activations of one shape."""
+    def add(self, x: Any, y: Any, *, activation: SumActivation = "relu", name: str) -> Any:
+        """Residual sum of two activations of one shape; it cannot leak."""
 
     @abc.abstractmethod
     def max_pool(

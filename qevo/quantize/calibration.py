@@ -72,12 +72,23 @@ def calibrate(
     observations: dict[str, list[Observation]] = {}
     outputs: dict[str, Output] = {}
     for (batch,) in batches(images):
-        batch_sites, batch_heads = _observe(module, folded, batch)
+        try:
+            batch_sites, batch_heads = _observe(module, folded, batch)
+        except (AttributeError, TypeError) as error:  # of what is no activation of the numerics
+            raise QevoError(
+                f"{type(module).__name__} must begin with n.input, for its numerics n, and compute"
+                f" with nothing but operations of n: {str(error).splitlines()[0]}"
+            ) from error
         for name, seen in batch_sites.items():
             observations.setdefault(name, []).append(seen)
         for name, seen in batch_heads.items():
             before = outputs[name].reach if name in outputs else 0.0
             outputs[name] = Output(seen.head, seen.site, max(before, float(seen.maximum)))
+    if not outputs:
+        raise QevoError(
+            f"{type(module).__name__} must end with n.logits, n.image or n.map, and not with"
+            f" {list(observations)[-1]}"
+        )
     sums = {name: seen[0].summands for name, seen in observations.items() if seen[0].summands}
     shifted = {*sums, *(part for parts in sums.values() for part in parts)}
     tied = {name: seen[0].parts for name, seen in observations.items() if seen[0].parts}

@@ -162,6 +162,8 @@ def _check_variables(module: nn.Module, variables: Mapping[str, Any], images: np
                 f"variables do not fit {type(module).__name__} on images of {images.shape[1:]}:"
                 f" {name} should be {shapes[0] or 'absent'}, not {shapes[1] or 'absent'}"
             )
+        if not np.isfinite(np.asarray(found[name])).all():
+            raise QevoError(f"{name} holds NaN or infinity: did training diverge?")
 
 
 def layer_names(folded: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[str]:

@@ -73,14 +73,25 @@ def train(
       ``params`` and, where the network normalises, ``batch_stats``.
 
     Raises:
-      QevoError: too few images for one batch, or images and labels that do not match.
+      QevoError: too few images for one batch, images that are not uint8, or labels that do not
+        match them or the network's classes.
     """
     config = config or TrainingConfig()
+    images, labels = np.asarray(images), np.asarray(labels)
+    _check_pixels(images)
     if len(images) != len(labels) or len(images) < config.batch:
         raise QevoError(
             f"training needs as many labels as images and at least one batch of {config.batch},"
             f" not {len(images)} images and {len(labels)} labels"
         )
+    _float_numerics(module)
+    output = _output_of(module, images).shape[1:]
+    if len(output) != 1:
+        raise QevoError(
+            f"{type(module).__name__} gives {list(output)} for an image, and training needs logits "
+            "[C]: n.flatten before n.dense and n.logits"
+        )
+    _check_labels(labels, *output)
 
     def objective(logits: Any, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
         targets = optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), config.label_smoothing)
@@ -122,8 +133,8 @@ def train_autoencoder(
       ``params`` and, where the network normalises, ``batch_stats``, of the best epoch.
 
     Raises:
-      QevoError: too few images for one batch, none held out, or a network that returns other
-        shapes.
+      QevoError: too few images for one batch, none held out, images that are not uint8, or a
+        network that returns other shapes.
     """
     config = config or TrainingConfig()
     if len(images) < config.batch or not len(held_out) or patience < 1:
@@ -131,10 +142,10 @@ def train_autoencoder(
             f"training needs at least one batch of {config.batch} images, one held out and a"
             f" patience of 1, not {len(images)}, {len(held_out)} and {patience}"
         )
+    _check_pixels(images)
+    _check_pixels(held_out)
     scaling = _float_numerics(module).scaling
-    found: Any = jax.eval_shape(
-        lambda x: module.init_with_output(jax.random.key(0), x)[0], images[:1]
-    )
+    found = _output_of(module, images)
     if found.shape[1:] != images.shape[1:]:
         raise QevoError(
             f"{type(module).__name__} makes {list(found.shape[1:])} of images"
@@ -175,6 +186,32 @@ def _float_numerics(module: nn.Module) -> Float:
     if not isinstance(numerics, Float):
         raise QevoError(f"training needs Float numerics, not {numerics!r}")
     return numerics
+
+
+def _output_of(module: nn.Module, images: np.ndarray) -> Any:
+    """Shape and type of the output for one image."""
+    return jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x)[0], images[:1])
+
+
+def _check_pixels(images: np.ndarray) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise QevoError(
+            f"images must be uint8 [n, H, W, C] of 0 to 255, not {images.dtype} "
+            f"{list(images.shape)}: the network scales pixels itself"
+        )
+
+
+def _check_labels(labels: np.ndarray, classes: int) -> None:
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise QevoError(
+            f"labels must be integers [n], one class an image, not {labels.dtype} "
+            f"{list(labels.shape)}"
+        )
+    if labels.min() < 0 or labels.max() >= classes:
+        raise QevoError(
+            f"labels must be 0 to {classes - 1} for a network of {classes} classes, not "
+            f"{labels.min()} to {labels.max()}"
+        )
 
 
 def _images_only(augment: Augmentation | None) -> BatchAugmentation | None:

@@ -10,13 +10,9 @@ import subprocess
 import numpy as np
 import pytest
 from export_networks import NETWORKS
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 
 from qevo.errors import QevoError
 from qevo.export import c_source, run_c
-from qevo.export.c_source import pack
 from qevo.nets import QuantizedNetwork
 
 compiles = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
@@ -74,23 +70,3 @@ def test_what_does_not_compile_is_said() -> None:
         return
     with pytest.raises(QevoError, match="does not compile"):
         run_c("int main(", np.zeros((1, 1), np.uint8), (1,))
-
-
-@given(
-    st.sampled_from([(-1, 1), (-2, 1), (-8, 7), (-127, 127)]).flatmap(
-        lambda limits: arrays.arrays(
-            np.int8,
-            arrays.array_shapes(min_dims=2, max_dims=2, max_side=9),
-            elements=st.integers(*limits),
-        )
-    )
-)
-def test_weights_come_back(levels: np.ndarray) -> None:
-    bits, packed = pack(levels)
-    each = 8 // bits
-    assert packed.size == -(-levels.size // each)
-    fields = packed.view(np.uint8)[:, None] >> (np.arange(each) * bits) & ((1 << bits) - 1)
-    values = fields.reshape(-1)[: levels.size].astype(np.int16)
-    values[values >= 1 << (bits - 1)] -= 1 << bits
-    np.testing.assert_array_equal(values.reshape(levels.shape), levels)
-    assert bits == (2 if levels.min() >= -2 and levels.max() <= 1 else bits)
