@@ -31,6 +31,8 @@ def commands(document: str, program: str) -> list[list[str]]:
     [
         ("README.md", 3),  # run a file, evolve a network of one's own, the kernel alone
         ("docs/arithmetic.md", 1),
+        ("docs/choosing.md", 1),
+        ("docs/networks.md", 1),
         pytest.param("docs/detectors.md", 4, marks=pytest.mark.slow),
         pytest.param("docs/compressing.md", 1, marks=pytest.mark.slow),
         ("docs/exporting.md", 2),
