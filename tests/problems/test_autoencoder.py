@@ -20,7 +20,7 @@ from qevo.nets import Autoencoder, FixedImages, LeNet300, QuantizedNetwork, reco
 from qevo.problems import NetworkProblem
 from qevo.quantize import quantize_network
 from qevo.quantize.rounding import round_max_abs
-from qevo.run.inspect import audit_generation
+from qevo.run.auditing import audit_generation
 
 SHAPE = (16, 16, 1)
 

@@ -30,7 +30,7 @@ from qevo.nets.resnet import ResNet
 from qevo.problems import NetworkProblem, network_space
 from qevo.quantize import quantize_network
 from qevo.quantize.rounding import round_max_abs
-from qevo.run.inspect import audit_generation
+from qevo.run.auditing import audit_generation
 
 KINDS = ("weights", "multipliers", "biases")
 SUBSETS = [kinds for n in (1, 2, 3) for kinds in itertools.combinations(KINDS, n)]
