@@ -8,6 +8,7 @@ import pytest
 import tiny
 from networks import random_variables
 
+from qevo import cli
 from qevo.data import load
 from qevo.errors import QevoError
 from qevo.nets import Autoencoder
@@ -32,6 +33,19 @@ def test_evaluate_reprints_the_accuracy(
     assert "dense_0 ternary" in said
     for part, value in known.items():
         assert f"{part:<10} {100 * value:.2f} %" in said
+
+
+@pytest.mark.parametrize("command", ["evaluate", "inspect", "compress"])
+def test_a_run_folder_stands_for_its_network(
+    finished: pathlib.Path, tmp_path: pathlib.Path, capsys: Capture, command: str
+) -> None:
+    output = ["-o", str(tmp_path / "out.qevo")] if command == "compress" else []
+    for path in (finished, finished / files.NETWORK):
+        with pytest.raises(SystemExit) as done:
+            cli.main([command, str(path), *output])
+        assert done.value.code == 0
+        said = capsys.readouterr().out
+        assert "dense_0" in said or "out.qevo" in said
 
 
 def test_evaluate_takes_other_data(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
