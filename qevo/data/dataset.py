@@ -121,6 +121,11 @@ def stratified(labels: np.ndarray, size: int, *, key: str) -> tuple[np.ndarray, 
     """
     counts = np.bincount(labels)
     limit = len(labels) - np.count_nonzero(counts)
+    if limit < 1:
+        raise QevoError(
+            f"cannot hold out {size} of {len(labels)} images: each of {np.count_nonzero(counts)} "
+            "classes needs one to search on besides; add images"
+        )
     if not 1 <= size <= limit:
         raise QevoError(
             f"cannot hold out {size} of {len(labels)} images: expected 1 to {limit}, so that "

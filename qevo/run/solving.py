@@ -79,6 +79,7 @@ class Task:
     unit: str  # of the value
     sign: int  # value = sign * fitness
     optimum: int | None  # in the file's terms, or the best known
+    ideal: str = ""  # what the optimum is, where it may not exist
     method: Method = "memetic"
 
     def value(self, fitness: int) -> int:
@@ -136,10 +137,11 @@ def solve_file(config: SolveConfig) -> int:
     if not written or written[-1] != result.fitness:
         keep(result.solution, result.fitness)
     value = task.value(result.fitness)
-    console.print(
-        f"{task.unit} {value:,} after {result.seconds:.1f} s{verdict(task.sign, value, known)}",
-        highlight=False,
-    )
+    if task.ideal and config.best_known is None:
+        judged = f", {task.ideal}" if value == known else f"; {known} would be {task.ideal}"
+    else:
+        judged = verdict(task.sign, value, known)
+    console.print(f"{task.unit} {value:,} after {result.seconds:.1f} s{judged}", highlight=False)
     say(f"wrote {output}")
     if result.stopped == "interrupted":
         raise KeyboardInterrupt
@@ -156,11 +158,11 @@ def task_of(problem: MoveProblem) -> Task:
         optimum = problem.optimum
         return Task(problem, "packed value", -1, None if optimum is None else -optimum)
     if isinstance(problem, Coloring):
-        return Task(problem, "edges within a colour", 1, 0)
+        return Task(problem, "edges within a colour", 1, 0, "a proper colouring")
     assert isinstance(problem, SAT)
     if problem.hard_weight is None and bool(np.all(np.asarray(problem.weight) == 1)):
-        return Task(problem, "unsatisfied clauses", 1, 0, "focused")
-    return Task(problem, "unsatisfied weight", 1, 0)
+        return Task(problem, "unsatisfied clauses", 1, 0, "all satisfied", "focused")
+    return Task(problem, "unsatisfied weight", 1, 0, "all satisfied")
 
 
 def algorithm(problem: MoveProblem, method: Method, chains: int) -> Algorithm:

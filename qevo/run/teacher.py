@@ -96,7 +96,9 @@ def variable_shapes(module: nn.Module, images: np.ndarray) -> Any:
     )
     try:
         shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), images[:1]))
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+    except ZeroDivisionError:
+        raise QevoError(refused) from None
+    except (TypeError, ValueError) as error:
         raise QevoError(f"{refused}: {error}") from None
     empty = [name for name, shape in _by_name(shapes).items() if 0 in shape]
     if empty:
@@ -119,6 +121,10 @@ def read_teacher(path: pathlib.Path, module: nn.Module, images: np.ndarray) -> A
                 f"{path} holds {type(published).__name__}; --architecture says"
                 f" {type(module).__name__}"
             )
+    elif path.suffix in (".pt", ".pth", ".th"):
+        raise QevoError(
+            f"{path}: a teacher is .safetensors or .npz; qevo refine reads torch checkpoints"
+        )
     else:
         variables = files.load_arrays(path)
     found, needed = _by_name(variables), _by_name(variable_shapes(module, images))

@@ -108,7 +108,9 @@ def test_split_is_pinned() -> None:
 
 
 def test_too_small_a_data_set_is_named() -> None:
-    with pytest.raises(QevoError, match=r"tiny \(made up\): cannot hold out 1 of 2 images"):
+    with pytest.raises(
+        QevoError, match=r"^tiny \(made up\): .* 1 of 2 images: each of 2 classes needs"
+    ):
         divide(make_parts([0, 1]), name="tiny", seed=0)
 
 

@@ -87,10 +87,13 @@ def test_a_qubo_entry_for_two(tmp_path: pathlib.Path) -> None:
     assert solve(file, maximise=True, twice=True, best_known=6) == 6
 
 
-def test_a_colouring(tmp_path: pathlib.Path) -> None:
+def test_a_colouring(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "ring.col"
     file.write_text("p edge 5 5\ne 1 2\ne 2 3\ne 3 4\ne 4 5\ne 5 1\n")
     assert solve(file, colors=3) == 0
+    assert "s, a proper colouring" in capsys.readouterr().out
+    assert solve(file, colors=2, seconds=1) == 1
+    assert "s; 0 would be a proper colouring" in capsys.readouterr().out
     with pytest.raises(QevoError, match="needs --colors"):
         solve(file)
 
