@@ -116,7 +116,7 @@ class EvaluateConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AuditConfig:
-    """Walk a generation of a run, as it is given to the compiler, and list every float in it."""
+    """Walk a generation of a run, as the compiler gets it, and list its floating-point values."""
 
     folder: tyro.conf.Positional[pathlib.Path]
     """A run folder."""
