@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
 import pathlib
@@ -17,7 +18,7 @@ from qevo.core import hosts
 from qevo.core.algorithm import Algorithm
 from qevo.core.devices import Device, check_memory, choose_devices, own_devices, peak_memory
 from qevo.core.folder import RunFolder
-from qevo.core.generation import NOT_SEEN, Archive, Carry, Rules, first_carry
+from qevo.core.generation import NOT_SEEN, Carry, Rules, first_carry, last_look
 from qevo.core.interruption import Interruption, interruptible
 from qevo.core.problem import Problem
 from qevo.core.program import compile_generations, placement
@@ -155,7 +156,8 @@ def evolve(
         )
     carry, spent = _begin(run, algorithm, problem, key, resume)
     run = run if hosts.is_first() else None
-    carry = carry._replace(done=_is_done(carry, rules))
+    # A run that is done goes on with more generations.
+    carry = carry._replace(done=np.asarray(rules.done(carry.generation, carry.archive)))
     shared, shared_key, carry = hosts.replicate((problem, key, carry), place)
     program = None
     if not carry.done:
@@ -212,8 +214,9 @@ def evolve(
     carry = hosts.local(carry)
     stopped = "interrupted" if interrupted else _stopped(carry, rules)
     archive = carry.archive
-    if not interrupted:
-        archive = _last_look(algorithm, problem, carry, rules, own[0])
+    if not interrupted and int(carry.generation) % validate_every:
+        look = jax.jit(functools.partial(last_look, algorithm, rules=rules))
+        archive = look(problem, jax.device_put(carry, own[0]))
     archive = jax.device_put(archive, own[0])  # where the space's arrays are
     return Result(
         solution=problem.space.decode(archive.genes),
@@ -320,15 +323,6 @@ def _wish(
     return _TIME_IS_UP if max_seconds is not None and seconds >= max_seconds else _GO_ON
 
 
-def _is_done(carry: Carry, rules: Rules) -> np.ndarray:
-    """Whether a run is done by the rules of now: a finished one goes on with more generations."""
-    generation, archive = int(carry.generation), carry.archive
-    done = generation >= rules.generations
-    done |= rules.target is not None and int(archive.fitness) <= rules.target
-    done |= rules.patience is not None and generation - int(archive.generation) >= rules.patience
-    return np.asarray(done)
-
-
 def _records(stacked: dict[str, jax.Array]) -> list[dict[str, int]]:
     host = {name: np.asarray(values) for name, values in stacked.items()}
     return [
@@ -345,25 +339,3 @@ def _stopped(carry: Carry, rules: Rules) -> Stopped:
     if rules.target is not None and int(carry.archive.fitness) <= rules.target:
         return "target"
     return "generations" if int(carry.generation) >= rules.generations else "patience"
-
-
-def _last_look(
-    algorithm: Algorithm, problem: Problem, carry: Carry, rules: Rules, device: Device
-) -> Archive:
-    """What is accepted, with a look at validation data where the run ended between two looks.
-
-    It is for the result alone: the carry, and with it the checkpoint, does not know of it, so that
-    a run which is extended equals one that was long from the start.
-    """
-    archive = carry.archive
-    if int(carry.generation) % rules.validate_every == 0:
-        return archive
-
-    def look(problem: Problem, genes: jax.Array) -> Any:
-        return problem.validation(problem.space.decode(genes))
-
-    genes = jax.device_put(algorithm.solution(carry.state), device)
-    seen = jax.jit(look)(problem, genes)
-    if seen is None or int(seen[0]) >= int(archive.fitness):
-        return archive
-    return Archive(genes, seen[0], carry.generation)

@@ -29,6 +29,15 @@ class Rules:
     patience: int | None = None
     target: int | None = None
 
+    def done(self, generation: jax.Array, archive: Archive) -> jax.Array:
+        """Whether a run is at its end, bool ``[]``."""
+        done = generation >= self.generations
+        if self.target is not None:
+            done |= archive.fitness <= self.target
+        if self.patience is not None:
+            done |= generation - archive.generation >= self.patience
+        return done
+
 
 class Archive(NamedTuple):
     """The accepted solution."""
@@ -97,11 +106,6 @@ def run_generation(
         row = proposal.positions[proposal.rows[winner]]
         candidate = edit(context, row, proposal.values[winner])
         archive, seen = _accept_best(carry.archive, candidate, fitness[winner], generation), {}
-    done = generation >= rules.generations
-    if rules.target is not None:
-        done |= archive.fitness <= rules.target
-    if rules.patience is not None:
-        done |= generation - archive.generation >= rules.patience
     scored = algorithm.stages[-1].candidates if algorithm.stages else fitness.shape[0]
     record = {
         "generation": generation,
@@ -111,7 +115,23 @@ def run_generation(
         **seen,
         **metrics,
     }
-    return Carry(state, archive, generation, done), record
+    return Carry(state, archive, generation, rules.done(generation, archive)), record
+
+
+def last_look(algorithm: Algorithm, problem: Problem, carry: Carry, rules: Rules) -> Archive:
+    """What is accepted, with a look at validation data where the run ended between two looks.
+
+    It is for the result alone: the carry, and with it the checkpoint, does not know of it, so that
+    a run which is extended equals one that was long from the start.
+    """
+    archive, genes = carry.archive, algorithm.solution(carry.state)
+    seen = problem.validation(problem.space.decode(genes))
+    if seen is None:
+        return archive
+    between = carry.generation % rules.validate_every != 0
+    better = between & (seen[0] < archive.fitness)
+    latest = Archive(genes, seen[0], carry.generation)
+    return jax.tree.map(lambda new, old: jnp.where(better, new, old), latest, archive)
 
 
 def scan_generations(

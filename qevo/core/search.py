@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from qevo.core.algorithm import Algorithm
-from qevo.core.generation import Archive, Carry, Rules, first_carry, run_generation
+from qevo.core.generation import Carry, Rules, first_carry, last_look, run_generation
 from qevo.core.problem import Problem
 
 
@@ -49,8 +48,7 @@ def search(
     """
     rules = Rules(generations, validate_every, patience, target)
     carry = first_carry(algorithm, problem, key)
-    if target is not None:
-        carry = carry._replace(done=carry.archive.fitness <= target)
+    carry = carry._replace(done=rules.done(carry.generation, carry.archive))
 
     def step(carry: Carry) -> Carry:
         chunk = problem.candidate_chunk
@@ -59,7 +57,7 @@ def search(
         ]
 
     carry = jax.lax.while_loop(lambda carry: ~carry.done, step, carry)
-    archive = _last_look(algorithm, problem, carry, validate_every)
+    archive = last_look(algorithm, problem, carry, rules)
     return Found(
         problem.space.decode(archive.genes),
         archive.genes,
@@ -67,17 +65,3 @@ def search(
         archive.generation,
         carry.generation,
     )
-
-
-def _last_look(
-    algorithm: Algorithm, problem: Problem, carry: Carry, validate_every: int
-) -> Archive:
-    """What is accepted, with a look at validation data where the run ended between two looks."""
-    archive, genes = carry.archive, algorithm.solution(carry.state)
-    seen = problem.validation(problem.space.decode(genes))
-    if seen is None:
-        return archive
-    between = carry.generation % validate_every != 0
-    better = between & (seen[0] < archive.fitness)
-    latest = Archive(genes, seen[0], carry.generation)
-    return jax.tree.map(lambda new, old: jnp.where(better, new, old), latest, archive)
