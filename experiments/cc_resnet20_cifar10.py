@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 from qevo.algorithms import CoevolutionConfig
-from qevo.core.folder import METRICS
-from qevo.report.picture import COLORS, STYLE, read_metrics
+from qevo.core.folder import METRICS, read_metrics
+from qevo.report.picture import COLORS, STYLE
 from qevo.report.table import METHODS
 from qevo.run import StageConfig, TrainConfig, run_once
 from qevo.run.command import flags

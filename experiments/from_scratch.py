@@ -28,13 +28,13 @@ from rich.console import Console
 from qevo import NetworkProblem, QuantizedNetwork, evolve
 from qevo.algorithms import Coevolution, CoevolutionConfig
 from qevo.core.evolve import Result
-from qevo.core.folder import CHECKPOINT, METRICS
+from qevo.core.folder import CHECKPOINT, METRICS, read_metrics
 from qevo.data import Dataset, load
 from qevo.errors import QevoError
 from qevo.nets.registry import architecture
 from qevo.quantize import FloatTeacher, float_logits
 from qevo.quantize.rounding import round_squared_error
-from qevo.report.picture import STYLE, read_metrics
+from qevo.report.picture import STYLE
 from qevo.run import folder as files
 from qevo.run.auditing import audit_generation
 from qevo.run.command import flags

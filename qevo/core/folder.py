@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import pathlib
 from typing import Any
@@ -84,10 +83,17 @@ class RunFolder:
         """Drop metrics written after the checkpoint: those generations run again."""
         if not self.metrics.exists():
             return
-        kept = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):  # a line cut short by a kill
-                if json.loads(line)["generation"] <= generation:
-                    kept.append(line + "\n")
-        text = "".join(kept)
+        kept = [r for r in read_metrics(self.metrics) if r["generation"] <= generation]
+        text = "".join(json.dumps(record) + "\n" for record in kept)
         write_atomically(self.metrics, lambda new: new.write_text(text, encoding="utf-8"))
+
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, int]]:
+    """The records of a metrics.jsonl, one a generation; of a search that has not begun, none.
+
+    Whole lines only: the last may be on its way, or cut short by a kill.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("}\n")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from qevo.core.folder import read_metrics
 from qevo.core.random import TABLE_TOTAL
 from qevo.integer.loss import UNIT
 from qevo.nets.network import QuantizedNetwork
@@ -61,12 +61,6 @@ def draw_run(
         _change(grid["change"], start, network)
         _confidence(grid["confidence"], searches)
         save_figure(figure, path)
-
-
-def read_metrics(path: pathlib.Path) -> list[dict[str, int]]:
-    """The records of a metrics.jsonl."""
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
 
 
 def _accuracy(ax: Axes, accuracy: Mapping[str, Mapping[str, float]]) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import safe_open
 
 from qevo.compress import FileSummary, compress, open_compressed, summarize
-from qevo.core.folder import METRICS
+from qevo.core.folder import METRICS, read_metrics
 from qevo.data import Dataset
 from qevo.errors import QevoError
 from qevo.integer.loss import UNIT
@@ -149,7 +149,7 @@ def _curve(run: Gatherer, data: Dataset | None) -> dict[str, Any] | None:
     }
     for stage in stages(run.config):
         folder = run.path / stage.name
-        records, kept = files.read_metrics(folder / METRICS), kept_state(folder)
+        records, kept = read_metrics(folder / METRICS), kept_state(folder)
         if not records:
             continue
         each = kept.seconds / kept.generation if kept and kept.generation else 0.0

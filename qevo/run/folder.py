@@ -58,17 +58,6 @@ def network_file(path: pathlib.Path) -> pathlib.Path:
     return path / NETWORK if path.is_dir() else path
 
 
-def read_metrics(path: pathlib.Path) -> list[dict[str, int]]:
-    """The records of a metrics.jsonl, one a generation; of a search that has not begun, none.
-
-    Whole lines only: the last may be on its way, or cut short by a kill.
-    """
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("}\n")]
-
-
 _COMMANDS: dict[str, type[AnyConfig]] = {"train": TrainConfig, "refine": RefineConfig}
 
 

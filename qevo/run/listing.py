@@ -15,7 +15,7 @@ import tyro
 from rich.markup import escape
 from rich.table import Table
 
-from qevo.core.folder import METRICS
+from qevo.core.folder import METRICS, read_metrics
 from qevo.errors import QevoError
 from qevo.run import folder as files
 from qevo.run.console import console
@@ -162,4 +162,4 @@ def _summary(
 
 def _generations(path: pathlib.Path) -> int:
     """Those that are written down, of all stages."""
-    return sum(len(files.read_metrics(log)) for log in path.glob(f"*/{METRICS}"))
+    return sum(len(read_metrics(log)) for log in path.glob(f"*/{METRICS}"))

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
-from qevo.core.folder import METRICS
+from qevo.core.folder import METRICS, read_metrics
 from qevo.core.hosts import is_first
 from qevo.errors import QevoError
-from qevo.run import folder as files
 
 Record = dict[str, int]  # "generation", and what was measured in it
 Callback = Callable[[Record], None]
@@ -95,7 +94,7 @@ class TensorBoard:
 
     def _begin(self, first: int | None) -> None:
         """A file with the generations before ``first``, or all there are, in place of the last."""
-        known = files.read_metrics(self._folder / METRICS)
+        known = read_metrics(self._folder / METRICS)
         if not known and first is None:
             return
         for old in self._folder.glob(f"events.out.tfevents.*{_SUFFIX}"):
