@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import pathlib
@@ -152,6 +153,12 @@ def walk(**settings: Any) -> Result:
     problem = onemax(24)
     settings = {"generations": 12, "progress": False, "devices": 1} | settings
     return evolve(Walk(problem.space), problem, settings.pop("seed", 5), **settings)
+
+
+@functools.cache
+def whole_walk() -> Result:
+    """`walk` as it is, for tests that compare with it."""
+    return walk()
 
 
 def noisy_search(

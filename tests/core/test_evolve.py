@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from support import Medians, Walk, onemax, quadratic, walk
+from support import Medians, Walk, onemax, quadratic, walk, whole_walk
 
 from qevo.core import FunctionProblem, Leaf, Result, Space, evolve
 from qevo.core.generation import Rules, first_carry, scan_generations
@@ -49,7 +49,7 @@ def test_a_result_says_how_the_run_went() -> None:
 @pytest.mark.parametrize("settings", [{"scan_length": 1}, {"scan_length": 7}, {"scan_length": 50}])
 def test_neither_calls_nor_chunks_change_a_bit(settings: dict[str, int]) -> None:
     chunks = {1: 1, 7: 3, 50: 8}
-    expected = walk()
+    expected = whole_walk()
     result = walk(**settings, candidate_chunk=chunks[settings["scan_length"]])
     np.testing.assert_array_equal(result.genes, expected.genes)
     assert result.metrics == expected.metrics
@@ -157,7 +157,7 @@ def test_a_key_is_as_good_as_a_seed() -> None:
     problem = onemax(GENES)
     for seed in (jax.random.key(5), np.int64(5)):
         result = evolve(Walk(problem.space), problem, seed, generations=12, progress=False)
-        np.testing.assert_array_equal(result.genes, walk().genes)
+        np.testing.assert_array_equal(result.genes, whole_walk().genes)
 
 
 def test_a_whole_run_maps_over_seeds() -> None:
@@ -171,7 +171,7 @@ def test_a_whole_run_maps_over_seeds() -> None:
 
     several = jax.jit(jax.vmap(run))(jnp.stack([jax.random.key(4), jax.random.key(5)]))
     one = jax.tree.map(lambda leaf: leaf[1], several)
-    assert jax.tree.all(jax.tree.map(jnp.array_equal, one, walk().carry))
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, one, whole_walk().carry))
 
 
 def test_progress_prints_lines_without_a_terminal(
@@ -195,8 +195,8 @@ def test_the_first_interrupt_saves_and_ends_the_run(tmp_path: pathlib.Path) -> N
     assert result.generations == 4
     assert signal.getsignal(signal.SIGINT) is before
     resumed = walk(folder=tmp_path, resume=True)
-    np.testing.assert_array_equal(resumed.genes, walk().genes)
-    assert result.metrics + resumed.metrics == walk().metrics
+    np.testing.assert_array_equal(resumed.genes, whole_walk().genes)
+    assert result.metrics + resumed.metrics == whole_walk().metrics
 
 
 def test_an_interrupt_in_the_last_call_is_one(tmp_path: pathlib.Path) -> None:
@@ -208,7 +208,7 @@ def test_an_interrupt_in_the_last_call_is_one(tmp_path: pathlib.Path) -> None:
     assert (result.stopped, result.generations) == ("interrupted", 12)
     resumed = walk(folder=tmp_path, resume=True)
     assert (resumed.stopped, resumed.metrics) == ("generations", [])
-    np.testing.assert_array_equal(resumed.genes, walk().genes)
+    np.testing.assert_array_equal(resumed.genes, whole_walk().genes)
 
 
 def test_a_termination_signal_is_passed_on_once_all_is_saved(tmp_path: pathlib.Path) -> None:
@@ -228,7 +228,7 @@ def test_a_termination_signal_is_passed_on_once_all_is_saved(tmp_path: pathlib.P
         signal.signal(signal.SIGTERM, before)
     assert saved == [8]
     assert (result.stopped, result.generations) == ("interrupted", 8)
-    np.testing.assert_array_equal(walk(folder=tmp_path, resume=True).genes, walk().genes)
+    np.testing.assert_array_equal(walk(folder=tmp_path, resume=True).genes, whole_walk().genes)
 
 
 def test_a_second_interrupt_ends_at_once(tmp_path: pathlib.Path) -> None:
@@ -236,7 +236,7 @@ def test_a_second_interrupt_ends_at_once(tmp_path: pathlib.Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         walk(callback=lambda _: signal.raise_signal(signal.SIGINT), folder=tmp_path)
     assert signal.getsignal(signal.SIGINT) is before
-    np.testing.assert_array_equal(walk(folder=tmp_path, resume=True).genes, walk().genes)
+    np.testing.assert_array_equal(walk(folder=tmp_path, resume=True).genes, whole_walk().genes)
 
 
 def test_a_run_works_in_a_thread() -> None:
@@ -244,7 +244,7 @@ def test_a_run_works_in_a_thread() -> None:
     thread = threading.Thread(target=lambda: results.append(walk()))
     thread.start()
     thread.join()
-    np.testing.assert_array_equal(results[0].genes, walk().genes)
+    np.testing.assert_array_equal(results[0].genes, whole_walk().genes)
 
 
 def test_metrics_are_json_lines(tmp_path: pathlib.Path) -> None:
