@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax import lax
 
-from qevo.nets.numerics import Activation, Numerics, Product
+from qevo.nets.numerics import Activation, Numerics, Product, SumActivation
 from qevo.nets.registry import architecture
 
 
@@ -66,7 +66,9 @@ class QdqGraph(Numerics):
             return _Tensor(y, (layer.features,), "zero")
         return self._quantize(y, (layer.features, *size), layer.activation)
 
-    def add(self, x: _Tensor, y: _Tensor, *, activation: Activation = "relu", name: str) -> _Tensor:
+    def add(
+        self, x: _Tensor, y: _Tensor, *, activation: SumActivation = "relu", name: str
+    ) -> _Tensor:
         total = self._node("Add", self._dequantize(x), self._dequantize(y))
         return self._quantize(total, x.shape, activation)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -23,7 +24,7 @@ def claim(folder: pathlib.Path, config: Any, *, free: tuple[str, ...]) -> None:
     Raises:
       QevoError: the folder is one of other settings.
     """
-    values = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    values = json.loads(json.dumps(dataclasses.asdict(config), default=os.fspath))
     for name in free:
         values.pop(name)
     path = folder / files.CONFIG

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 from typing import Any
@@ -91,9 +92,10 @@ class RunFolder:
 def read_metrics(path: pathlib.Path) -> list[dict[str, int]]:
     """The records of a metrics.jsonl, one a generation; of a search that has not begun, none.
 
-    Whole lines only: the last may be on its way, or cut short by a kill.
+    A line that is on its way, or was cut short by a kill, is none.
     """
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("}\n")]
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            records.append(json.loads(line))
+    return records

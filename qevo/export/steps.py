@@ -15,7 +15,7 @@ from flax import linen as nn
 from qevo.integer.patches import Pads, explicit_padding
 from qevo.nets.arithmetic import LayerArithmetic
 from qevo.nets.network import QuantizedNetwork, variables_of
-from qevo.nets.numerics import Activation, Numerics, Product
+from qevo.nets.numerics import Numerics, Product, SumActivation
 
 UNITS = {  # what 2**fraction_bits of an output is one of
     "logits": "nat",
@@ -193,7 +193,7 @@ class Recording(Numerics):
         )
         return self._keep(step)
 
-    def add(self, x: Tensor, y: Tensor, *, activation: Activation = "relu", name: str) -> Tensor:
+    def add(self, x: Tensor, y: Tensor, *, activation: SumActivation = "relu", name: str) -> Tensor:
         return _Named(self._add, name=name)(x, y)
 
     def _add(self, name: str, x: Tensor, y: Tensor) -> Tensor:

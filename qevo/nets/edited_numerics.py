@@ -10,7 +10,7 @@ import jax
 from flax import linen as nn
 
 from qevo.nets.integer_numerics import Integer, constant_names, finish, keep
-from qevo.nets.numerics import Activation, Product
+from qevo.nets.numerics import Product, SumActivation
 
 
 class Edited(NamedTuple):
@@ -92,7 +92,7 @@ class EditedInteger(Integer):
     def product(self, x: Any, layer: Product, *, name: str) -> Any:
         return _EditedProduct(layer, self, name=name)(x)
 
-    def add(self, x: Any, y: Any, *, activation: Activation = "relu", name: str) -> jax.Array:
+    def add(self, x: Any, y: Any, *, activation: SumActivation = "relu", name: str) -> jax.Array:
         return super().add(whole(x), whole(y), activation=activation, name=name)
 
     def max_pool(

@@ -18,7 +18,7 @@ from qevo.integer.patches import explicit_padding
 from qevo.nets.channels import pad_channels
 from qevo.nets.images import UNIT_RANGE, PixelScaling
 from qevo.nets.maps import in_a_row
-from qevo.nets.numerics import Activation, Head, Numerics, Product
+from qevo.nets.numerics import Activation, Head, Numerics, Product, SumActivation
 from qevo.nets.pooling import max_pool
 from qevo.nets.upsampling import upsample
 
@@ -45,6 +45,12 @@ def activate(x: jax.Array, activation: Activation) -> jax.Array:
     if activation == "leaky":
         return nn.leaky_relu(x, LEAK)
     return nn.relu(x) if activation == "relu" else x
+
+
+def _sum(x: jax.Array, y: jax.Array, activation: Activation, name: str) -> jax.Array:
+    if activation == "leaky":
+        raise QevoError(f"{name}: a sum cannot leak, as integers do not; give it 'relu' or None")
+    return activate(x + y, activation)
 
 
 def sampling_stride(count: int, limit: int) -> int:
@@ -97,9 +103,9 @@ class Float(Numerics):
         return _FloatProduct(layer, self.train, name=name)(x)
 
     def add(
-        self, x: jax.Array, y: jax.Array, *, activation: Activation = "relu", name: str
+        self, x: jax.Array, y: jax.Array, *, activation: SumActivation = "relu", name: str
     ) -> jax.Array:
-        return activate(x + y, activation)
+        return _sum(x, y, activation, name)
 
     def max_pool(
         self,
@@ -223,11 +229,9 @@ class Calibrating(Numerics):
         return _FoldedProduct(layer, name=name)(x)
 
     def add(
-        self, x: Observed, y: Observed, *, activation: Activation = "relu", name: str
+        self, x: Observed, y: Observed, *, activation: SumActivation = "relu", name: str
     ) -> Observed:
-        if activation == "leaky":
-            raise QevoError(f"{name}: a sum of integers cannot leak; give it 'relu' or None")
-        value = activate(x.value + y.value, activation)
+        value = _sum(x.value, y.value, activation, name)
         signed = activation != "relu" and (x.signed or y.signed)
         return _Site(signed, (x.site, y.site), name=name)(value)
 

@@ -21,7 +21,7 @@ from qevo.integer.requantize import leaky_parts, requantize, shift_round
 from qevo.nets.arithmetic import LayerArithmetic
 from qevo.nets.channels import pad_channels
 from qevo.nets.maps import in_a_row
-from qevo.nets.numerics import Activation, Numerics, Product
+from qevo.nets.numerics import Numerics, Product, SumActivation
 from qevo.nets.pooling import max_pool
 from qevo.nets.upsampling import upsample
 
@@ -206,7 +206,7 @@ class Integer(Numerics):
         return _IntegerProduct(layer, self, name=name)(x)
 
     def add(
-        self, x: jax.Array, y: jax.Array, *, activation: Activation = "relu", name: str
+        self, x: jax.Array, y: jax.Array, *, activation: SumActivation = "relu", name: str
     ) -> jax.Array:
         return _IntegerAdd(self, name=name)(x, y)
 

@@ -16,7 +16,7 @@ from qevo.errors import QevoError
 from qevo.nets.arithmetic import MAX_SHIFT, LayerArithmetic
 from qevo.nets.channels import pad_channels
 from qevo.nets.float_numerics import multiply
-from qevo.nets.numerics import Activation, Head, Numerics, Product
+from qevo.nets.numerics import Head, Numerics, Product, SumActivation
 from qevo.nets.pooling import max_pool
 from qevo.nets.upsampling import upsample
 
@@ -127,7 +127,7 @@ class Proving(Numerics):
     def product(self, x: Extent, layer: Product, *, name: str) -> Extent:
         return _ProveProduct(layer, self, name=name)(x)
 
-    def add(self, x: Extent, y: Extent, *, activation: Activation = "relu", name: str) -> Extent:
+    def add(self, x: Extent, y: Extent, *, activation: SumActivation = "relu", name: str) -> Extent:
         return _ProveAdd(self, name=name)(x, y)
 
     def max_pool(

@@ -26,7 +26,7 @@ from qevo.nets.float_numerics import LEAK, multiply
 from qevo.nets.images import PixelScaling, image_rule, prepare
 from qevo.nets.integer_numerics import finish, integer_add, integer_average, integer_product
 from qevo.nets.maps import in_a_row
-from qevo.nets.numerics import Activation, Head, Numerics, Product
+from qevo.nets.numerics import Activation, Head, Numerics, Product, SumActivation
 from qevo.nets.pooling import max_pool
 from qevo.nets.upsampling import upsample
 from qevo.quantize.batches import over_batches
@@ -95,7 +95,7 @@ class Converting(Numerics):
     def product(self, x: Both, layer: Product, *, name: str) -> Any:
         return _ConvertProduct(layer, self, name=name)(x)
 
-    def add(self, x: Both, y: Both, *, activation: Activation = "relu", name: str) -> Both:
+    def add(self, x: Both, y: Both, *, activation: SumActivation = "relu", name: str) -> Both:
         return _ConvertAdd(activation, self, name=name)(x, y)
 
     def max_pool(
@@ -237,7 +237,7 @@ class _ConvertProduct(nn.Module):
 
 
 class _ConvertAdd(nn.Module):
-    activation: Activation
+    activation: SumActivation
     numerics: Converting
 
     @nn.compact

@@ -72,7 +72,7 @@ def export_file(config: ExportConfig) -> pathlib.Path:
     """
     if config.images < 1:
         raise QevoError(f"--images must be at least 1, got {config.images}")
-    path = config.file / files.NETWORK if config.file.is_dir() else config.file
+    path = files.network_file(config.file)
     network = network_of(path)
     output = config.output or path.with_suffix(SUFFIXES[config.to])
     if config.to == "c":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 import typing
 from typing import Any
@@ -31,8 +32,8 @@ SENSITIVITY_PICTURE = "sensitivity.png"
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write indented JSON, atomically."""
-    text = json.dumps(value, indent=2, default=str) + "\n"
+    """Write indented JSON, atomically; paths become text."""
+    text = json.dumps(value, indent=2, default=os.fspath) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
@@ -64,7 +65,9 @@ _COMMANDS: dict[str, type[AnyConfig]] = {"train": TrainConfig, "refine": RefineC
 def config_values(config: SearchConfig) -> dict[str, Any]:
     """The configuration as plain JSON values."""
     (command,) = (name for name, kind in _COMMANDS.items() if isinstance(config, kind))
-    return json.loads(json.dumps({"command": command} | dataclasses.asdict(config), default=str))
+    return json.loads(
+        json.dumps({"command": command} | dataclasses.asdict(config), default=os.fspath)
+    )
 
 
 def read_config(folder: pathlib.Path) -> AnyConfig:
