@@ -28,6 +28,7 @@ from rich.table import Table
 
 from qevo import NetworkProblem, QuantizedNetwork, evolve
 from qevo.algorithms import ShiftConfig, ShiftES
+from qevo.core.folder import CHECKPOINT
 from qevo.data import Dataset, load, one_class
 from qevo.nets import Autoencoder, FixedImages, plan, reconstruction_errors
 from qevo.quantize import (
@@ -216,7 +217,7 @@ class Runs:
                 self.seed,
                 generations=config.generations,
                 folder=folder / "search",
-                resume=(folder / "search").exists(),
+                resume=(folder / "search" / CHECKPOINT).exists(),
                 progress=False,
             )
         )

@@ -34,6 +34,7 @@ from rich.table import Table
 
 from qevo import NetworkProblem, QuantizedNetwork, evolve
 from qevo.algorithms import ShiftConfig, ShiftES
+from qevo.core.folder import CHECKPOINT
 from qevo.nets import FixedMaps, load
 from qevo.quantize import FloatTeacher, LayerwiseFit, best_of_n, round_network
 from qevo.quantize.methods import ROUNDINGS
@@ -188,7 +189,7 @@ class Run:
                     self.seed,
                     generations=config.generations // 2,
                     folder=self.folder / f"search_{index}",
-                    resume=(self.folder / f"search_{index}").exists(),
+                    resume=(self.folder / f"search_{index}" / CHECKPOINT).exists(),
                     progress=False,
                 )
             )
