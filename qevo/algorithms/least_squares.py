@@ -124,6 +124,12 @@ def evolve_columns(key: jax.Array, columns: Columns, config: ColumnSearch) -> ja
     tournament, then the best next moves with those before it held, up to ``depth``. The best
     candidate is accepted where it is not worse than the threshold allows. Columns do not depend on
     each other, nor on how many are at work at once.
+
+    Args:
+      key: of all columns, or one for each ``[C]``: `jax.random.split` of it, so that a part of the
+        columns with its keys gives that part of the answer.
+      columns: where to start.
+      config: how long, and how.
     """
     count, genes = columns.levels.shape
     curvature = jnp.diagonal(columns.gram) * columns.step >> 1  # at most LIMIT
@@ -149,7 +155,7 @@ def evolve_columns(key: jax.Array, columns: Columns, config: ColumnSearch) -> ja
         keys = jax.random.split(key, config.generations)
         return jax.lax.scan(generation, start, (keys, numbers))[0].best
 
-    keys = jax.random.split(key, count)
+    keys = key if key.ndim else jax.random.split(key, count)
     most = max(1, _CACHED // (config.candidates * genes))
     chunk = max(size for size in range(1, min(most, count) + 1) if count % size == 0)
     given = (keys, columns.levels, columns.low, columns.high, columns.product)

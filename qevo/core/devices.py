@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -95,6 +96,13 @@ def check_memory(compiled: Any, device: Device, population: int, chunk: int | No
             f"are free: about {fits} would fit"
             + (", or try a smaller candidate_chunk" if chunk is None or chunk > 1 else "")
         )
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def free_memory(device: Device) -> int | None:

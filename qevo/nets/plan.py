@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qevo.core.devices import cores
 from qevo.integer.patches import explicit_padding
 from qevo.integer.products import FLOAT_LIMIT, INT_LIMIT, Path
 from qevo.integer.requantize import requantize
@@ -150,8 +151,7 @@ def describe_device() -> str:
             lines[name.strip()] = value.strip()
         features = hashlib.sha256(lines.get("flags", "").encode()).hexdigest()[:8]
         model = f"{lines.get('model name', model)}, features {features}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {cores} cores"
+    return f"{model}, {cores()} cores"
 
 
 @dataclasses.dataclass(frozen=True)

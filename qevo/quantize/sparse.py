@@ -11,10 +11,11 @@ from typing import Literal, NamedTuple, get_args
 import jax
 import numpy as np
 
-from qevo.algorithms.least_squares import ColumnSearch, evolve_columns, integer_columns
+from qevo.algorithms.least_squares import ColumnSearch, integer_columns
 from qevo.algorithms.zero_patterns import Pattern, check_pattern
 from qevo.errors import QevoError
 from qevo.quantize.convert import FloatTeacher
+from qevo.quantize.evolutionary import search_columns
 from qevo.quantize.layerwise import LayerwiseFit, LeastSquares, best_of, best_scale
 from qevo.quantize.pruning import (
     RIDGE,
@@ -159,7 +160,7 @@ class SparseFit:
             low=layer.low * mask,
             high=layer.high * mask,
         )
-        levels = np.asarray(evolve_columns(key, columns, self.search)).T
+        levels = search_columns(key, columns, self.search)
         scale = layer.grid.nearest(best_scale(levels, gram, gram @ target, best.scale))
         both = (np.concatenate(parts, axis=-1) for parts in zip(best, (levels, scale), strict=True))
         return Rounded(*best_of(problem, *both))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.table import Table
 
-from qevo.core.devices import free_memory
+from qevo.core.devices import cores, free_memory
 from qevo.data import load
 from qevo.data.known import KNOWN
 from qevo.data.packaged import NAME as PACKAGED
@@ -24,7 +24,7 @@ from qevo.integer.products import choose_path, conv, dot
 from qevo.nets.integer_numerics import Arithmetic
 from qevo.run.console import console
 from qevo.run.provenance import commit, device, versions
-from qevo.run.session import cache_folder, cores
+from qevo.run.session import cache_folder
 
 State = Literal["ok", "missing", "broken"]
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 import jax
 import tyro
 
+from qevo.core.devices import cores
 from qevo.core.hosts import Hosts, connected
 from qevo.errors import QevoError
 
@@ -48,13 +49,6 @@ def session(hosts: Hosts | None = None, *, device_per_core: bool = False) -> Ite
 def _devices_are_given() -> bool:
     flags = os.environ.get("XLA_FLAGS", "")
     return "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in flags
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def exit_code(run: Callable[[], int | None]) -> int:

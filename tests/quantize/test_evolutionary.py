@@ -5,12 +5,20 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 import pytest
 from layers import random_layer
 
-from qevo.algorithms import ColumnSearch
-from qevo.quantize import EvolutionaryRounding, FloatTeacher, LayerwiseFit, quantize_network
+from qevo.algorithms import ColumnSearch, evolve_columns, integer_columns
+from qevo.quantize import (
+    EvolutionaryRounding,
+    FloatTeacher,
+    LayerwiseFit,
+    evolutionary,
+    quantize_network,
+)
+from qevo.quantize.evolutionary import search_columns
 from qevo.quantize.layerwise import regression
 from qevo.quantize.rounding import Rounded
 
@@ -114,3 +122,20 @@ def test_a_large_layer_goes_on_from_its_best_start_alone() -> None:
     assert np.all(errors[1] <= errors[0])
     assert errors[2].sum() <= errors[1].sum() < 1.2 * errors[2].sum()
     assert np.any(early.scale != late.scale)  # not the same choice
+
+
+@pytest.mark.parametrize("cores", [1, 2, 5])
+def test_the_cores_share_the_columns_and_change_nothing(
+    cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of unequal length too, and fewer columns than cores."""
+    draw = np.random.RandomState(0)
+    inputs, target = draw.normal(size=(40, 12)), draw.normal(size=(12, 3))
+    start = np.clip(np.rint(target), -1, 1).astype(np.int64)
+    bounds = {"low": np.full(start.shape, -1), "high": np.full(start.shape, 1)}
+    columns = integer_columns(start, target, inputs.T @ inputs, **bounds)
+    key, search = jax.random.key(1), ColumnSearch(generations=50)
+    expected = np.asarray(evolve_columns(key, columns, search)).T
+    monkeypatch.setattr(evolutionary, "cores", lambda: cores)
+    np.testing.assert_array_equal(search_columns(key, columns, search), expected)
+    assert np.any(expected != start)

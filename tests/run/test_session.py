@@ -96,7 +96,7 @@ def test_every_core_is_a_device_unless_the_user_says_otherwise(
     given: dict[str, str], expected: int | None
 ) -> None:
     code = (
-        "import jax; from qevo.run.session import cores, session\n"
+        "import jax; from qevo.core.devices import cores; from qevo.run.session import session\n"
         "with session(device_per_core=True): print(jax.device_count('cpu'), cores())\n"
         "with session(device_per_core=True): pass  # in use by now"
     )
