@@ -40,9 +40,9 @@ from qevo.core.writing import write_whole
 from qevo.errors import QevoError
 from qevo.nets import FixedMaps
 from qevo.quantize import FloatTeacher
-from qevo.quantize.importing.darknet import variable_shapes
 from qevo.quantize.rounding import Rounding
 from qevo.quantize.sparse import SparsityCost, sparsity_costs
+from qevo.quantize.variables import variable_shapes
 from qevo.report.picture import STYLE
 from qevo.run import folder as files
 from qevo.run.command import flags
@@ -184,7 +184,8 @@ class Run:
 
     @functools.cached_property
     def _sizes(self) -> dict[str, int]:
-        shapes = variable_shapes(self.subject.detector)
+        detector = self.subject.detector
+        shapes = variable_shapes(detector.module, detector.image_shape)
         names = self.teacher.layer_names
         return {name: math.prod(shapes[f"params/{name}/kernel"]) for name in names}
 

@@ -34,9 +34,10 @@ from qevo.data import load_detection
 from qevo.detection import place
 from qevo.nets import FixedMaps
 from qevo.quantize import FloatTeacher
-from qevo.quantize.importing.darknet import Detector, load_cfg, read_weights, variable_shapes
+from qevo.quantize.importing.darknet import Detector, load_cfg, read_weights
 from qevo.quantize.pruning import removal_costs
 from qevo.quantize.rounding import FloatLayer, Rounded, round_squared_error
+from qevo.quantize.variables import variable_shapes
 from qevo.run.command import flags
 from qevo.run.provenance import origin
 from qevo.run.session import script
@@ -163,7 +164,7 @@ def main(config: Config) -> None:
 
 def kinds(detector: Detector) -> dict[str, str]:
     """The first large layer of each kind, by name: of at least 32 channels in and out."""
-    shapes = variable_shapes(detector)
+    shapes = variable_shapes(detector.module, detector.image_shape)
     found: dict[str, str] = {}
     for call in detector.module.calls:
         if call.operation not in ("conv", "map"):
@@ -226,7 +227,8 @@ def variables_of(config: Config, detector: Detector) -> Any:
             return draw.standard_normal(shape, np.float32) * np.float32(spread)
         return np.full(shape, float(name.endswith(("norm/scale", "norm/var"))), np.float32)
 
-    flat = {name: value(name, shape) for name, shape in variable_shapes(detector).items()}
+    shapes = variable_shapes(detector.module, detector.image_shape)
+    flat = {name: value(name, shape) for name, shape in shapes.items()}
     return jax.tree.map(jax.numpy.asarray, unflatten_dict(flat, sep="/"))
 
 

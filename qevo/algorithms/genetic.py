@@ -17,6 +17,7 @@ import numpy as np
 from flax import struct
 
 from qevo.core.algorithm import Algorithm
+from qevo.core.crossover import Crossover, check_crossover, second_parents_genes
 from qevo.core.mutation import (
     ONE,
     level_shifts,
@@ -27,13 +28,12 @@ from qevo.core.mutation import (
 )
 from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal, edit
-from qevo.core.random import below, bulk_bits16, coin_flips, uniform_levels
+from qevo.core.random import below, bulk_bits16, uniform_levels
 from qevo.core.selection import WORST, ranks
 from qevo.core.space import Space
 from qevo.errors import QevoError
 
 Replacement = Literal["steady", "generational"]
-Crossover = Literal["uniform", "points"]
 Mutation = Literal["binomial", "heavy-tailed"]
 Initial = Literal["uniform", "start"]
 
@@ -112,12 +112,12 @@ class Genetic(Algorithm):
         c = self.config
         for name, value, choices in (
             ("replacement", c.replacement, get_args(Replacement)),
-            ("crossover", c.crossover, get_args(Crossover)),
             ("mutation", c.mutation, get_args(Mutation)),
             ("initial", c.initial, get_args(Initial)),
         ):
             if value not in choices:
                 raise QevoError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        check_crossover(c.crossover, c.points)
         if not 2 <= c.population < ONE or self.population_size > c.population:
             raise QevoError(
                 f"a population has 2 to {ONE - 1} members and at most as many offspring, got "
@@ -130,10 +130,10 @@ class Genetic(Algorithm):
                 "generational replacement needs as many offspring as members, and an elite of "
                 f"fewer, got {self.population_size}, {c.population} and {c.elite}"
             )
-        if c.tournament < 1 or c.points < 1 or not 1 <= c.levels <= 15:
+        if c.tournament < 1 or not 1 <= c.levels <= 15:
             raise QevoError(
-                "tournament and points must be at least 1 and levels 1 to 15, got "
-                f"{c.tournament}, {c.points} and {c.levels}"
+                "tournament must be at least 1 and levels 1 to 15, got "
+                f"{c.tournament} and {c.levels}"
             )
         if not 1 <= c.slots <= ONE or not 0 <= c.mutated <= c.slots or not 0 <= c.crossed <= 1:
             raise QevoError(
@@ -215,8 +215,9 @@ class Genetic(Algorithm):
         children = state.population[parents[:, 0]]
         crossed = for_crossing[:, 0].astype(jnp.int32) < self.crossed
         if self.crossed:
-            other = self._mask(key_cross, count, size) & crossed[:, None]
-            children = jnp.where(other, state.population[parents[:, 1]], children)
+            second = second_parents_genes(key_cross, c.crossover, c.points, count, size)
+            second &= crossed[:, None]
+            children = jnp.where(second, state.population[parents[:, 1]], children)
 
         movable = None if self.all_movable else (state.low < state.high).astype(jnp.int32)
         positions = mutable_positions(key_positions, movable, size, count, self.slots)
@@ -234,14 +235,3 @@ class Genetic(Algorithm):
             elite = jnp.argsort(state.fitness, stable=True)[: c.elite]
             children = children.at[: c.elite].set(state.population[elite])
         return children
-
-    def _mask(self, key: jax.Array, count: int, size: int) -> jax.Array:
-        """Which genes children have from their second parent, bool ``[count, size]``."""
-        if self.config.crossover == "uniform":
-            return coin_flips(key, count, size)
-        cuts = jax.random.randint(key, (count, self.config.points), 0, size, jnp.int32)
-        gene = jnp.arange(size, dtype=jnp.int32)
-        passed = jnp.zeros((count, size), bool)
-        for point in range(self.config.points):
-            passed ^= gene >= cuts[:, point, None]
-        return passed

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +17,12 @@ from flax import struct
 
 from qevo.algorithms.local_search import LocalSearch
 from qevo.core.algorithm import Algorithm
+from qevo.core.crossover import Crossover, check_crossover, second_parents_genes
 from qevo.core.problem import Metrics, Problem
 from qevo.core.proposal import Proposal
-from qevo.core.random import coin_flips, uniform_levels
+from qevo.core.random import uniform_levels
 from qevo.core.selection import WORST
 from qevo.errors import QevoError
-
-Crossover = Literal["uniform", "points"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +61,7 @@ class Memetic(Algorithm):
     def __init__(self, search: LocalSearch, config: MemeticConfig | None = None):
         config = config or MemeticConfig()
         super().__init__(search.space, search.population_size)
-        if config.crossover not in get_args(Crossover) or config.points < 1:
-            raise QevoError(
-                f"crossover must be one of {', '.join(get_args(Crossover))}, with at least 1 cut "
-                f"point, got {config.crossover!r} and {config.points}"
-            )
+        check_crossover(config.crossover, config.points)
         if self.population_size < 2 or config.tournament < 1 or config.patience < 0:
             raise QevoError(
                 "a pool has at least 2 members, a tournament 1, and patience is at least 0, got "
@@ -146,10 +141,5 @@ class Memetic(Algorithm):
         parents = jnp.min(drawn, axis=-1)  # the pool is in the order of fitness
         same = parents[:, 0] == parents[:, 1]
         other = jnp.where(same, (parents[:, 1] + 1) % count, parents[:, 1])
-        if c.crossover == "uniform":
-            second = coin_flips(key_genes, count, size)
-        else:
-            cuts = jax.random.randint(key_genes, (count, c.points), 0, size, jnp.int32)
-            passed = jnp.arange(size) >= cuts[..., None]
-            second = jnp.sum(passed, axis=1) % 2 == 1
+        second = second_parents_genes(key_genes, c.crossover, c.points, count, size)
         return jnp.where(second, state.pool[other], state.pool[parents[:, 0]])

@@ -21,6 +21,7 @@ from qevo.quantize.calibration import calibrate
 from qevo.quantize.converting import Converting, last_limits
 from qevo.quantize.folding import fold_batch_norm
 from qevo.quantize.rounding import Rounding
+from qevo.quantize.variables import variable_shapes
 
 
 class FloatTeacher:
@@ -153,14 +154,14 @@ def divergence(expected: np.ndarray, found: np.ndarray, head: Head = "logits") -
 
 
 def _check_variables(module: nn.Module, variables: Mapping[str, Any], images: np.ndarray) -> None:
-    wanted = flatten_dict(jax.eval_shape(module.init, jax.random.key(0), images[:1]), sep="/")
-    found = flatten_dict({name: variables[name] for name in variables}, sep="/")
+    wanted = variable_shapes(module, images.shape[1:])
+    found: dict[str, Any] = flatten_dict({name: variables[name] for name in variables}, sep="/")
+    shapes = {name: np.shape(value) for name, value in found.items()}
     for name in sorted({*wanted, *found}):
-        shapes = [getattr(tree.get(name), "shape", None) for tree in (wanted, found)]
-        if shapes[0] != shapes[1]:
+        if wanted.get(name) != shapes.get(name):
             raise QevoError(
                 f"variables do not fit {type(module).__name__} on images of {images.shape[1:]}:"
-                f" {name} should be {shapes[0] or 'absent'}, not {shapes[1] or 'absent'}"
+                f" {name} should be {wanted.get(name, 'absent')}, not {shapes.get(name, 'absent')}"
             )
         if not np.isfinite(np.asarray(found[name])).all():
             raise QevoError(f"{name} holds NaN or infinity: did training diverge?")

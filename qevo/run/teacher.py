@@ -7,9 +7,9 @@ import pathlib
 import time
 from typing import Any
 
-import jax
 import numpy as np
 from flax import linen as nn
+from flax.traverse_util import unflatten_dict
 
 from qevo.data import Dataset, Split
 from qevo.errors import QevoError
@@ -19,6 +19,7 @@ from qevo.quantize.convert import layer_names
 from qevo.quantize.published import load_published, published_scaling
 from qevo.quantize.training import TrainingConfig, flip_and_crop
 from qevo.quantize.training import train as train_float
+from qevo.quantize.variables import shapes_by_name, variable_shapes
 from qevo.run import folder as files
 from qevo.run.config import TrainConfig
 from qevo.run.console import console
@@ -35,10 +36,10 @@ def check_teacher(config: TrainConfig, data: Dataset) -> list[str]:
         if value < 1:
             raise QevoError(f"--training.{name} must be at least 1, got {value}")
     module = float_module(config, data)
-    shapes = variable_shapes(module, data.search.images)
+    needed = _needed(module, data.search.images)
     if config.teacher and not (config.folder / files.TEACHER).exists():
         read_teacher(config.teacher, module, data.search.images)
-    return layer_names(shapes["params"])
+    return layer_names(unflatten_dict(needed, sep="/")["params"])
 
 
 def trained_network(
@@ -90,26 +91,21 @@ def _train_teacher(config: TrainConfig, module: nn.Module, search: Split) -> Any
         )
 
 
-def variable_shapes(module: nn.Module, images: np.ndarray) -> Any:
+def _needed(module: nn.Module, images: np.ndarray) -> dict[str, tuple[int, ...]]:
+    """Shapes of the variables, of an architecture that can take such images."""
     refused = (
         f"{type(module).__name__} cannot take images of {images.shape[1:]}, which may be too small"
     )
     try:
-        shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), images[:1]))
+        shapes = variable_shapes(module, images.shape[1:])
     except ZeroDivisionError:
         raise QevoError(refused) from None
     except (TypeError, ValueError) as error:
         raise QevoError(f"{refused}: {error}") from None
-    empty = [name for name, shape in _by_name(shapes).items() if 0 in shape]
+    empty = [name for name, shape in shapes.items() if 0 in shape]
     if empty:
         raise QevoError(f"{refused}: nothing is left of them before {empty[0]}")
     return shapes
-
-
-def _by_name(tree: Any) -> dict[str, tuple[int, ...]]:
-    """The shapes of a tree's arrays."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(at, simple=True, separator="/"): a.shape for at, a in flat}
 
 
 def read_teacher(path: pathlib.Path, module: nn.Module, images: np.ndarray) -> Any:
@@ -127,7 +123,7 @@ def read_teacher(path: pathlib.Path, module: nn.Module, images: np.ndarray) -> A
         )
     else:
         variables = files.load_arrays(path)
-    found, needed = _by_name(variables), _by_name(variable_shapes(module, images))
+    found, needed = shapes_by_name(variables), _needed(module, images)
     odd = sorted(n for n in found.keys() | needed.keys() if found.get(n) != needed.get(n))
     if odd:
         first = f"{odd[0]} is {found.get(odd[0], 'not there')}, not {needed.get(odd[0], 'there')}"

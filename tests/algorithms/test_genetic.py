@@ -141,7 +141,10 @@ def test_a_search_may_begin_at_the_start_alone() -> None:
     ("settings", "message"),
     [
         ({"replacement": "none"}, "replacement must be one of steady, generational, got 'none'"),
-        ({"crossover": "two"}, "crossover must be one of uniform, points, got 'two'"),
+        (
+            {"crossover": "two"},
+            "crossover must be one of uniform, points, with at least 1 cut point, got 'two'",
+        ),
         ({"mutation": "all"}, "mutation must be one of binomial, heavy-tailed, got 'all'"),
         ({"initial": "zero"}, "initial must be one of uniform, start, got 'zero'"),
         ({"population": 1}, "2 to 65535 members and at most as many offspring, got 1 and 1"),
@@ -150,7 +153,7 @@ def test_a_search_may_begin_at_the_start_alone() -> None:
             {"population": 8, "offspring": 4, "replacement": "generational"},
             "needs as many offspring as members, and an elite of fewer, got 4, 8 and 1",
         ),
-        ({"tournament": 0}, "tournament and points must be at least 1"),
+        ({"tournament": 0}, "tournament must be at least 1"),
         ({"mutated": 20.0}, "slots must be 1 to 65536 and hold the mutated genes"),
         ({"exponent": 1.0}, "the exponent of a power law must lie in 1..4"),
     ],

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
-import jax
 import numpy as np
-from flax import linen as nn
-from flax.traverse_util import flatten_dict
 
 from qevo.errors import QevoError
 from qevo.nets.float_numerics import BATCH_NORM_EPSILON
@@ -65,14 +61,6 @@ class Archive:
         """
         if self._left:
             raise QevoError(f"{self._path}: array {min(self._left)!r} is none of {self._content}")
-
-
-def shapes(module: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
-    """Shapes of a float network's variables, by names such as "params/stem/kernel"."""
-    image = np.zeros((1, *image_shape), np.uint8)
-    tree: Any = jax.eval_shape(module.init, jax.random.key(0), image)
-    flat: dict[str, Any] = flatten_dict(tree, sep="/")
-    return {name: leaf.shape for name, leaf in flat.items()}
 
 
 def batch_norm(

@@ -10,7 +10,8 @@ from flax.traverse_util import unflatten_dict
 from qevo.nets.float_numerics import Float
 from qevo.nets.images import RAW_PIXELS
 from qevo.nets.resnet import ResNet8
-from qevo.quantize.published.archive import Archive, batch_norm, shapes
+from qevo.quantize.published.archive import Archive, batch_norm
+from qevo.quantize.variables import variable_shapes
 
 _EPSILON = 1e-3
 _LAYERS = (  # in the order of the keras names conv2d, conv2d_1, ...
@@ -41,7 +42,7 @@ def load_resnet8(path: str | os.PathLike[str]) -> tuple[ResNet8, dict[str, Any]]
     """
     archive = Archive(path, "MLPerf Tiny's ResNet-8")
     module = ResNet8(Float(scaling=RAW_PIXELS))
-    shape = shapes(module, (32, 32, 3))
+    shape = variable_shapes(module, (32, 32, 3))
     flat = {
         f"params/logits/{key}": archive.take(f"dense.{key}", shape[f"params/logits/{key}"])
         for key in ("kernel", "bias")

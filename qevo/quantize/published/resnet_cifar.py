@@ -13,7 +13,8 @@ from qevo.errors import QevoError
 from qevo.nets.float_numerics import Float
 from qevo.nets.images import IMAGENET_PIXELS
 from qevo.nets.resnet import ResNet20, ResNet32, ResNet56
-from qevo.quantize.published.archive import Archive, batch_norm, shapes
+from qevo.quantize.published.archive import Archive, batch_norm
+from qevo.quantize.variables import variable_shapes
 
 _EPSILON = 1e-5
 _BY_BLOCKS = {3: ResNet20, 5: ResNet32, 9: ResNet56}
@@ -39,7 +40,7 @@ def load_resnet_cifar(path: str | os.PathLike[str]) -> tuple[ResNet20, dict[str,
             f"{path}: a ResNet-20, -32 or -56 has 3, 5 or 9 blocks layer1.i; found {blocks}"
         )
     module = _BY_BLOCKS[blocks](Float(scaling=IMAGENET_PIXELS))
-    shape = shapes(module, (32, 32, 3))
+    shape = variable_shapes(module, (32, 32, 3))
     flat: dict[str, np.ndarray] = {}
     for layer, conv, norm in _layers(blocks):
         height, width, inputs, features = shape[f"params/{layer}/kernel"]

@@ -11,14 +11,18 @@ import pytest
 
 from qevo.data import load_detection
 from qevo.detection import anchor_sizes
-from qevo.quantize.importing.darknet import Detector, load_cfg, variable_shapes
+from qevo.quantize.importing.darknet import Detector, load_cfg
+from qevo.quantize.variables import variable_shapes
 
 FOLDER = pathlib.Path(__file__).parents[3] / "experiments" / "cfg"
 
 
 def numbers(detector: Detector) -> int:
     """Of a weights file after its header: parameters, and means and variances."""
-    return sum(math.prod(shape) for shape in variable_shapes(detector).values())
+    return sum(
+        math.prod(shape)
+        for shape in variable_shapes(detector.module, detector.image_shape).values()
+    )
 
 
 def normal(size: int, inputs: int, outputs: int) -> int:

@@ -30,10 +30,10 @@ from qevo.quantize.importing.darknet import (
     load_cfg,
     load_darknet,
     read_weights,
-    variable_shapes,
     write_weights,
 )
 from qevo.quantize.sensitivity import bits_costs, layer_costs
+from qevo.quantize.variables import variable_shapes
 
 SHAPE = (16, 16, 3)
 
@@ -46,7 +46,8 @@ def test_architecture(tmp_path: pathlib.Path) -> None:
     found = detector(tmp_path)
     assert found.shapes == ((4, 4, 14), (8, 8, 7))
     assert [head.mask for head in found.heads] == [(1, 2), (0,)]
-    assert variable_shapes(found)["params/convolutional_4/kernel"] == (5, 5, 1, 6)
+    shapes = variable_shapes(found.module, found.image_shape)
+    assert shapes["params/convolutional_4/kernel"] == (5, 5, 1, 6)
     larger = detector(tmp_path, size=(32, 48))
     assert larger.shapes == ((8, 12, 14), (16, 24, 7))
 

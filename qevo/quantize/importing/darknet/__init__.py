@@ -6,7 +6,6 @@ from qevo.quantize.importing.darknet.sections import Section, read_cfg
 from qevo.quantize.importing.darknet.weights import (
     load_darknet,
     read_weights,
-    variable_shapes,
     write_weights,
 )
 
@@ -17,6 +16,5 @@ __all__ = [
     "load_darknet",
     "read_cfg",
     "read_weights",
-    "variable_shapes",
     "write_weights",
 ]

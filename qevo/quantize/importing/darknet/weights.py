@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -16,6 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from qevo.errors import QevoError
 from qevo.quantize.importing.darknet.architecture import load_cfg
 from qevo.quantize.importing.darknet.detector import Detector
+from qevo.quantize.variables import variable_shapes
 
 _HEADER = 5  # int32: version, and images seen as one int64; one less in old files
 
@@ -62,7 +62,7 @@ def read_weights(detector: Detector, path: str | os.PathLike[str]) -> dict[str, 
         at += math.prod(shape)
         return values[at - math.prod(shape) : at].reshape(shape)
 
-    shapes = variable_shapes(detector)
+    shapes = variable_shapes(detector.module, detector.image_shape)
     layers = [call.name for call in detector.module.calls if call.operation in ("conv", "map")]
     needed = sum(math.prod(shape) for shape in shapes.values())
     if len(values) != needed or (len(content) - start) % 4:
@@ -105,11 +105,3 @@ def write_weights(
         parts += [flat[name].tobytes() for name in names]
         parts.append(flat[f"{own}/kernel"].transpose(3, 2, 0, 1).tobytes())
     Path(path).write_bytes(b"".join(parts))
-
-
-def variable_shapes(detector: Detector) -> dict[str, tuple[int, ...]]:
-    """Shapes of the float variables, by names such as ``params/convolutional_0/kernel``."""
-    image = jax.ShapeDtypeStruct((1, *detector.image_shape), jnp.uint8)
-    tree: Any = jax.eval_shape(detector.module.init, jax.random.key(0), image)
-    flat: dict[str, Any] = flatten_dict(tree, sep="/")
-    return {name: leaf.shape for name, leaf in flat.items()}
