@@ -56,9 +56,9 @@ class Config:
     """Quality: runs of the algorithm chosen for a problem."""
     seconds: float = 60.0
     """Quality: for each of them at most, compilation not counted."""
-    other_seeds: int = 1
+    other_seeds: int = 3
     """Quality: runs of the algorithms that were not chosen."""
-    peer_seeds: int = 1
+    peer_seeds: int = 3
     """Quality: runs of each peer."""
     peer_seconds: float = 10.0
     """Quality: for each run of a peer or of an algorithm that was not chosen."""

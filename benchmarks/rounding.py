@@ -22,6 +22,7 @@ from rich.table import Table
 
 from qevo.nets.registry import architecture
 from qevo.quantize import FloatTeacher, round_network
+from qevo.run.command import flags
 from qevo.run.folder import write_json
 from qevo.run.provenance import origin
 
@@ -60,7 +61,7 @@ def main(config: Config) -> None:
     Console().print(table)
     if config.output:
         record = {
-            "command": "python benchmarks/rounding.py",
+            "command": f"python benchmarks/rounding.py {' '.join(flags(config, leave_out=('output',)))}",
             "bits": config.bits,
             "images": config.images,
             "rows": rows,

@@ -29,7 +29,7 @@ from qevo.run.sensitivity import measure_sensitivity
 from qevo.run.session import exit_code, output_is_closed, session
 from qevo.run.solving import SolveConfig, solve_file
 
-DESCRIPTION = """Evolve integer neural networks: no gradients, and in the search no floating point.
+DESCRIPTION = """Evolve integer neural networks: no gradients, and a search that is exact in integers.
 
   qevo train                                    a ternary network on the images that come with qevo
   qevo train --data mnist --bits "*=3"          3-bit weights, MNIST under QEVO_DATA_DIR
@@ -42,7 +42,7 @@ DESCRIPTION = """Evolve integer neural networks: no gradients, and in the search
   qevo report runs/mine                         one HTML page about a run, or several compared
   qevo runs                                     the runs there are, and how far each one is
   qevo evaluate runs/mine/network.safetensors   the accuracy of a network file
-  qevo audit runs/mine                          proof that the search holds no float
+  qevo audit runs/mine                          every float in one generation of the search
   qevo plan runs/mine/network.safetensors       how this machine computes each layer
   qevo compress runs/mine/network.safetensors   the same network in as few bytes as it needs
   qevo inspect runs/mine/network.qevo           what each layer takes
