@@ -60,8 +60,9 @@ def main(config: Config) -> None:
         )
     Console().print(table)
     if config.output:
+        words = flags(config, leave_out=("output",))
         record = {
-            "command": f"python benchmarks/rounding.py {' '.join(flags(config, leave_out=('output',)))}",
+            "command": f"python benchmarks/rounding.py {' '.join(words)}",
             "bits": config.bits,
             "images": config.images,
             "rows": rows,

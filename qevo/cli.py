@@ -29,7 +29,7 @@ from qevo.run.sensitivity import measure_sensitivity
 from qevo.run.session import exit_code, output_is_closed, session
 from qevo.run.solving import SolveConfig, solve_file
 
-DESCRIPTION = """Evolve integer neural networks: no gradients, and a search that is exact in integers.
+DESCRIPTION = """Evolve integer neural networks: no gradients, and a search exact in integers.
 
   qevo train                                    a ternary network on the images that come with qevo
   qevo train --data mnist --bits "*=3"          3-bit weights, MNIST under QEVO_DATA_DIR
