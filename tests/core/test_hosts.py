@@ -153,7 +153,7 @@ def test_two_processes_are_one_search(tmp_path: pathlib.Path) -> None:
     ("number", "victim"),
     [
         ("SIGKILL", 1),
-        ("SIGSTOP", 1),
+        pytest.param("SIGSTOP", 1, marks=pytest.mark.slow),
         pytest.param("SIGKILL", 0, marks=pytest.mark.slow),  # JAX's coordinator
     ],
 )

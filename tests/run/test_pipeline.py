@@ -393,6 +393,7 @@ def test_published_weights_and_the_architecture() -> None:
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_published_weights_keep_their_pixel_rule(
     again: TrainConfig, tmp_path: pathlib.Path
 ) -> None:
