@@ -34,6 +34,7 @@ HEADS = tuple(YoloHead(ANCHORS, mask, 80) for mask in MASKS)
         pytest.param("yolo-fastest-1.1-xl", 0.387, 0.4530, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_published_precision(name: str, published: float, by_darknets_rule: float) -> None:
     """mAP50 of the first 128 images of COCO val2017, here of at most 416 pixels a side.
 

@@ -145,6 +145,7 @@ def test_a_generation_holds_no_float(network: QuantizedNetwork, grouping: Any) -
         assert report.integer_only if arithmetic == "int" else report.ok, str(report)
 
 
+@pytest.mark.slow
 def test_a_search_lowers_the_error_of_images_it_has_not_seen(network: QuantizedNetwork) -> None:
     problem = problem_of(network)
     search = ShiftES(problem.space, ShiftConfig(population=8, slots=16))

@@ -148,6 +148,7 @@ class TestRunFolder:
 
 
 class TestSameBytes:
+    @pytest.mark.slow
     def test_with_integer_products_only(self, finished: pathlib.Path, again: TrainConfig) -> None:
         """And from a teacher's file, with other chunks and calls."""
         result = run_pipeline(
