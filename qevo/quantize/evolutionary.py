@@ -94,8 +94,10 @@ class EvolutionaryRounding:
 
 def search_columns(key: jax.Array, columns: Columns, search: ColumnSearch) -> np.ndarray:
     """`evolve_columns`, on a CPU with a part of the columns for each core; int8 ``[K, C]``."""
-    keys = jax.random.split(key, len(columns.levels))
     threads = cores() if jax.default_backend() == "cpu" else 1
+    if threads == 1:  # in this thread, whose default device others do not inherit
+        return np.asarray(evolve_columns(key, columns, search)).T
+    keys = jax.random.split(key, len(columns.levels))
     size = -(-len(keys) // threads)
 
     def part(start: int) -> np.ndarray:

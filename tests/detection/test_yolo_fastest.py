@@ -31,7 +31,7 @@ HEADS = tuple(YoloHead(ANCHORS, mask, 80) for mask in MASKS)
     ("name", "published", "by_darknets_rule"),
     [
         ("yolo-fastest-1.1", 0.304, 0.3559),
-        pytest.param("yolo-fastest-1.1-xl", 0.387, 0.4530, marks=pytest.mark.slow),
+        ("yolo-fastest-1.1-xl", 0.387, 0.4530),
     ],
 )
 @pytest.mark.slow
