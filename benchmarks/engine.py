@@ -40,7 +40,8 @@ from qevo.algorithms import Coevolution, CoevolutionConfig
 from qevo.core.generation import Carry, Rules, first_carry, scan_generations
 from qevo.core.space import Space
 from qevo.nets.network import QuantizedNetwork, forward
-from qevo.nets.plan import Plan, plan
+from qevo.nets.plan import Plan
+from qevo.nets.planning import plan
 from qevo.problems import NetworkProblem
 from qevo.run.folder import write_json
 from qevo.run.provenance import origin

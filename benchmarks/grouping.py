@@ -27,7 +27,7 @@ from qevo.algorithms import Coevolution, CoevolutionConfig
 from qevo.core.evolve import evolve
 from qevo.core.generation import first_carry
 from qevo.data import load
-from qevo.nets.plan import plan
+from qevo.nets.planning import plan
 from qevo.problems import NetworkProblem
 from qevo.quantize.training import TrainingConfig
 from qevo.run import TrainConfig

@@ -30,7 +30,8 @@ from qevo import NetworkProblem, QuantizedNetwork, evolve
 from qevo.algorithms import ShiftConfig, ShiftES
 from qevo.core.folder import CHECKPOINT
 from qevo.data import Dataset, load, one_class
-from qevo.nets import Autoencoder, FixedImages, plan, reconstruction_errors
+from qevo.nets import Autoencoder, FixedImages, reconstruction_errors
+from qevo.nets.planning import plan
 from qevo.quantize import (
     FloatTeacher,
     TrainingConfig,
@@ -208,7 +209,7 @@ class Runs:
             loss="squared_error",
             batch_size=len(search),
             arithmetic="fast",
-            plan=plan.plan(start, batch=len(search), cache=plans_file()),
+            plan=plan(start, batch=len(search), cache=plans_file()),
         )
         result = finished(
             evolve(

@@ -145,8 +145,8 @@ def choose_path(
     Returns:
       A path for `dot` or `conv`.
 
-    This is the rule where nothing was measured; a plan (`qevo.nets.plan`) measures on the machine
-    at hand and does better, since CPUs differ: time relative to int8, two cores, batch 256,
+    This is the rule where nothing was measured; a plan (`qevo.nets.planning`) measures on the
+    machine at hand and does better, since CPUs differ: time relative to int8, two cores, batch 256,
     candidates through `lax.map`, on CPUs with AVX-512 (VNNI and bfloat16) | with AVX2 only:
 
     ===================  ===========  ===========  ===========  ===========  ===============

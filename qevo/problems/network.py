@@ -114,8 +114,8 @@ class NetworkProblem(Problem):
           arithmetic: "int", or "fast" for the fastest exact products; the bits are the same.
           blocks, channels: parts that the search may stay within; see `network_space`.
           layers: those with genes; all by default.
-          plan: how to compute each layer on this device, as `qevo.nets.plan.plan` measured it; the
-            rule of `choose_path` without one. It changes no bit, and neither do the chunks:
+          plan: how to compute each layer on this device, as `qevo.nets.planning.plan` measured it;
+            the rule of `choose_path` without one. It changes no bit, and neither do the chunks:
           candidate_chunk: candidates evaluated side by side.
           batch_chunk: images evaluated at once; by default the plan's, or 64 where there are
             convolutions, else the batch.

@@ -10,7 +10,8 @@ from rich.table import Table
 from qevo.data import Dataset, Split, load
 from qevo.errors import QevoError
 from qevo.nets.integer_numerics import Arithmetic
-from qevo.nets.plan import Plan, plan
+from qevo.nets.plan import Plan
+from qevo.nets.planning import plan
 from qevo.nets.reconstruction import FixedImages, reconstruction_errors
 from qevo.run import folder as files
 from qevo.run.config import RefineConfig

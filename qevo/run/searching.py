@@ -17,7 +17,8 @@ from qevo.core.hosts import from_first, is_first
 from qevo.core.space import Space
 from qevo.data import Dataset
 from qevo.nets.network import QuantizedNetwork
-from qevo.nets.plan import Plan, plan
+from qevo.nets.plan import Plan
+from qevo.nets.planning import plan
 from qevo.problems.network import Genes, NetworkProblem
 from qevo.run.config import SearchConfig, ShiftStageConfig, StageConfig
 from qevo.run.console import console

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from qevo.integer.products import FLOAT_LIMIT, INT_LIMIT
-from qevo.nets import plan as planning
+from qevo.nets import planning, timing
 from qevo.nets.network import QuantizedNetwork
-from qevo.nets.plan import LayerPlan, Plan, describe_device, plan
+from qevo.nets.plan import LayerPlan, Plan, describe_device
+from qevo.nets.planning import plan
 from qevo.problems import NetworkProblem
 
 
@@ -45,9 +46,9 @@ def test_bytes_and_operations_of_a_layer(made: Plan) -> None:
 
 
 def test_layers_before_and_after_upsampling(autoencoder: QuantizedNetwork) -> None:
-    jobs = dict(planning._jobs(autoencoder, 3))
+    jobs = timing.product_jobs(autoencoder, 3)
     assert list(jobs) == list(autoencoder.layers)
-    sizes = {name: (job.x, planning._outputs(job)) for name, job in jobs.items()}
+    sizes = {name: (job.x, timing.output_size(job)) for name, job in jobs.items()}
     assert sizes["code"] == ((3, 4, 5, 6), 3 * 1 * 2 * 3)
     assert sizes["up_0"] == ((3, 1, 2, 3), 3 * 4 * 5 * 6)
     assert sizes["up_1"] == ((3, 8, 10, 6), 3 * 8 * 10 * 4)
@@ -55,10 +56,13 @@ def test_layers_before_and_after_upsampling(autoencoder: QuantizedNetwork) -> No
 
 
 def test_bounds_that_floats_cannot_hold_leave_integer_paths(lenet: QuantizedNetwork) -> None:
-    layer = planning._jobs(lenet, 4)[1][1]
-    paths = list(planning._paths(layer, FLOAT_LIMIT, "fast"))
+    job = list(timing.product_jobs(lenet, 4).values())[1]
+    large = dataclasses.replace(job, bound=FLOAT_LIMIT)
+    paths = list(timing.exact_paths(large, "fast"))
     assert paths == ["int8", "int8_im2col", "int8_banded"]
-    assert len(list(planning._paths(layer, FLOAT_LIMIT - 1, "fast"))) == 9
+    assert (
+        len(list(timing.exact_paths(dataclasses.replace(job, bound=FLOAT_LIMIT - 1), "fast"))) == 9
+    )
 
 
 def test_a_plan_changes_no_bit(made: Plan, lenet: QuantizedNetwork) -> None:
@@ -122,8 +126,8 @@ def test_a_cache_that_cannot_be_written_is_no_failure(
 
 
 def test_candidates_side_by_side_are_measured_as_one_call(lenet: QuantizedNetwork) -> None:
-    job = planning._jobs(lenet, 2)[2][1]
-    run = planning._runner(job, "int8", lenet.layers["dense_0"].accumulator_bound, "int", 8)
+    job = timing.product_jobs(lenet, 2)["dense_0"]
+    run = timing.product_runner(job, "int8", "int", 8)
     assert jnp.shape(run()) == (8,)
 
 
@@ -139,12 +143,12 @@ def test_a_path_changes_only_where_the_whole_network_gets_faster(
     def network(_: Any, __: Any, paths: dict[str, str], *___: Any) -> float:
         return 0.5 if helps and paths["conv_0"] == "int8_im2col" else 1.0
 
-    monkeypatch.setattr(planning, "_runner", alone)
-    monkeypatch.setattr(planning, "_network_runner", network)
-    monkeypatch.setattr(planning, "_shortest", lambda seconds, limit: seconds)
+    monkeypatch.setattr(timing, "product_runner", alone)
+    monkeypatch.setattr(timing, "network_runner", network)
+    monkeypatch.setattr(timing, "shortest", lambda seconds, limit=None: seconds)
     made = plan(lenet, arithmetic="int", batch=64)
     assert (made.layers["conv_0"].path == "int8_im2col") == helps
-    assert made.images_per_second == planning.CANDIDATES * 64 / (0.5 if helps else 1.0)
+    assert made.images_per_second == timing.CANDIDATES * 64 / (0.5 if helps else 1.0)
 
 
 @pytest.mark.parametrize(("seconds", "rows"), [(1.0, 70), (70 / 64 * 0.99, 64), (1.2, 64)])
@@ -154,7 +158,7 @@ def test_more_images_at_once_where_each_takes_less_time(
     def network(*arguments: Any) -> float:
         return seconds if arguments[-1] == 70 else 1.0
 
-    monkeypatch.setattr(planning, "_runner", lambda *_: 1.0)
-    monkeypatch.setattr(planning, "_network_runner", network)
-    monkeypatch.setattr(planning, "_shortest", lambda seconds, limit: seconds)
+    monkeypatch.setattr(timing, "product_runner", lambda *_: 1.0)
+    monkeypatch.setattr(timing, "network_runner", network)
+    monkeypatch.setattr(timing, "shortest", lambda seconds, limit=None: seconds)
     assert plan(lenet, arithmetic="int", batch=70).rows == rows

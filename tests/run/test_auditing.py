@@ -10,7 +10,8 @@ import tiny
 
 from qevo.errors import QevoError
 from qevo.nets.network import QuantizedNetwork
-from qevo.nets.plan import Plan, plan
+from qevo.nets.plan import Plan
+from qevo.nets.planning import plan
 from qevo.run import folder as files
 from qevo.run.auditing import audit_run
 
