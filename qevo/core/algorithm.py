@@ -96,7 +96,7 @@ class Algorithm(EvolutionaryAlgorithm):
 
     def describe(self) -> dict[str, Any]:
         """What a resumed run must share with the run that it continues (plain JSON values)."""
-        known = {"algorithm": type(self).__name__, "population_size": self.population_size}
+        known = {"type": type(self).__name__, "population_size": self.population_size}
         if self.stages:
             known |= {"stages": self.stages, "spared": self.spared}
         if self.config is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -85,6 +86,7 @@ def load_checkpoint(
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What differs between two fingerprints, one line each."""
+    old, new = (flatten_dict(values, sep=".") for values in (old, new))
     missing = "(not set)"
     lines = []
     for key in sorted(old.keys() | new.keys()):

@@ -18,12 +18,20 @@ from qevo.core import hosts
 from qevo.core.algorithm import Algorithm
 from qevo.core.devices import Device, check_memory, choose_devices, own_devices, peak_memory
 from qevo.core.folder import RunFolder
-from qevo.core.generation import NOT_SEEN, Carry, Rules, first_carry, last_look
+from qevo.core.generation import (
+    NOT_SEEN,
+    Carry,
+    Rules,
+    accepted_fitness,
+    first_carry,
+    last_look,
+)
 from qevo.core.interruption import Interruption, interruptible
 from qevo.core.problem import Problem
 from qevo.core.program import compile_generations, placement
 from qevo.core.progress import ProgressReport
-from qevo.core.selection import Stage, check_stages
+from qevo.core.setup import check_batch, check_counts, check_setup
+from qevo.core.space import Space
 from qevo.errors import QevoError
 
 Stopped = Literal["generations", "target", "patience", "time", "interrupted"]
@@ -47,7 +55,7 @@ class Result:
     compile_cached: bool  # whether the program came from JAX's persistent cache
     peak_memory_bytes: int | None  # of the fullest device here, or of the process; so far
     stopped: Stopped  # "interrupted" if asked to, even where the run had just come to its end
-    metrics: list[dict[str, int]]  # one record per generation of this session
+    metrics: list[dict[str, int]]  # one record per generation of this session, if kept
     carry: Carry  # the final state
 
 
@@ -69,6 +77,7 @@ def evolve(
     checkpoint_generations: int | None = None,
     checkpoint_seconds: float = 30.0,
     resume: bool = False,
+    keep_metrics: bool = True,
     progress: bool = True,
     title: str = "evolve",
     callback: Callable[[dict[str, int]], None] | None = None,
@@ -102,6 +111,7 @@ def evolve(
       folder: where to keep the checkpoint and one JSON line of metrics per generation.
       checkpoint_generations, checkpoint_seconds: how often to checkpoint; whichever comes first.
       resume: continue what is in ``folder``.
+      keep_metrics: whether `Result.metrics` holds a record of each generation, some 500 bytes.
       progress: show progress on standard error.
       title: what to call the run there.
       callback: called with each generation's record, in order; in every process.
@@ -115,26 +125,17 @@ def evolve(
       QevoError: the setup cannot work, does not fit into memory, or differs from the checkpoint's
         or another process's.
     """
-    if not isinstance(algorithm, Algorithm) or not isinstance(problem, Problem):
-        raise QevoError(
-            "evolve takes an algorithm and then a problem, both of them objects, not "
-            f"{_kind(algorithm)} and {_kind(problem)}"
-        )
-    _check(generations, validate_every, scan_length, candidate_chunk, patience)
-    ours, theirs = algorithm.space, problem.space
-    if ours.layout != theirs.layout or ours.blocks != theirs.blocks:
-        what = "blocks" if ours.layout == theirs.layout else "spaces"
-        raise QevoError(f"the algorithm and the problem search different {what}")
-    if resume and folder is None:
-        raise QevoError("resume needs the folder of the run")
     key = seed if isinstance(seed, jax.Array) else jax.random.key(seed)
     rules = Rules(generations, validate_every, patience, target)
+    check_setup(algorithm, problem, key, rules)
+    check_counts(scan_length=scan_length, candidate_chunk=candidate_chunk)
+    if resume and folder is None:
+        raise QevoError("resume needs the folder of the run")
     chunk = candidate_chunk if candidate_chunk is not None else problem.candidate_chunk
     stages = algorithm.stages
-    check_stages(stages, algorithm.population_size, algorithm.spared)
     shares = math.gcd(algorithm.population_size, *(stage.candidates for stage in stages))
     chosen = choose_devices(devices, shares * max(batch_devices, 1))
-    _check_batch(problem, key, len(chosen), batch_devices, stages)
+    check_batch(problem, key, stages, len(chosen), batch_devices)
     mesh, place = placement(chosen, batch_devices)
     own = own_devices(chosen)
     fingerprint = _fingerprint(algorithm, problem, key, rules)
@@ -173,46 +174,21 @@ def evolve(
             place=place,
         )
         check_memory(program.compiled, own[0], algorithm.population_size, chunk)
-
-    metrics: list[dict[str, int]] = []
-    best = int(carry.archive.fitness)
+    audience = _Audience(
+        callback, accepted, problem.space, int(carry.archive.fitness), [] if keep_metrics else None
+    )
     hosts.agreed(_GO_ON)  # the search begins when all have compiled
-    began = time.monotonic()
     if run and not resume:
         run.save(carry, spent)
-    with (
-        interruptible() as interruption,
-        ProgressReport(
-            generations,
-            int(carry.generation),
-            title=title,
-            enabled=progress and hosts.is_first(),
-            limit=max_seconds,
-        ) as show,
-    ):
-        while program and not carry.done:
-            carry, stacked = program.compiled(shared, shared_key, carry)
-            records = _records(stacked)
-            for record in records:
-                if callback:
-                    callback(record)
-            metrics += records
-            if accepted and int(carry.archive.fitness) < best:
-                best = int(carry.archive.fitness)
-                accepted(problem.space.decode(hosts.local(carry).archive.genes), best)
-            seconds = time.monotonic() - began
-            if run:
-                run.note(carry, records, spent + seconds)
-            show(int(carry.generation), records[-1])
-            if hosts.agreed(_wish(interruption, max_seconds, seconds)) != _GO_ON:
-                break
-        seconds = spent + time.monotonic() - began
-        if run:
-            run.save(carry, seconds)
-        # Nobody leaves before the checkpoint is there, nor for another reason than the others.
-        interrupted = hosts.agreed(_wish(interruption)) == _INTERRUPTED
-    carry = hosts.local(carry)
-    stopped = "interrupted" if interrupted else _stopped(carry, rules)
+    report = ProgressReport(
+        generations,
+        int(carry.generation),
+        title=title,
+        enabled=progress and hosts.is_first(),
+        limit=max_seconds,
+    )
+    call = program and functools.partial(program.compiled, shared, shared_key)
+    carry, seconds, interrupted = _search(call, carry, run, spent, max_seconds, report, audience)
     archive = carry.archive
     if not interrupted and int(carry.generation) % validate_every:
         look = jax.jit(functools.partial(last_look, algorithm, rules=rules))
@@ -229,52 +205,66 @@ def evolve(
         compile_seconds=program.seconds if program else 0.0,
         compile_cached=program.cached if program else False,
         peak_memory_bytes=peak_memory(own),
-        stopped=stopped,
-        metrics=metrics,
+        stopped="interrupted" if interrupted else _stopped(carry, rules),
+        metrics=audience.metrics or [],
         carry=carry,
     )
 
 
-def _kind(given: Any) -> str:
-    """What was given, in words."""
-    return f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+@dataclasses.dataclass
+class _Audience:
+    """Who is told of a search as it goes, in every process."""
+
+    callback: Callable[[dict[str, int]], None] | None
+    accepted: Callable[[Any, int], None] | None
+    space: Space
+    best: int  # the accepted fitness that `accepted` knows of
+    metrics: list[dict[str, int]] | None  # all records; None where they are not kept
+
+    def hear(self, carry: Carry, records: list[dict[str, int]]) -> None:
+        """Pass on a call's records, and its accepted solution where it is a better one."""
+        if self.callback:
+            for record in records:
+                self.callback(record)
+        if self.metrics is not None:
+            self.metrics += records
+        if self.accepted and int(carry.archive.fitness) < self.best:
+            self.best = int(carry.archive.fitness)
+            self.accepted(self.space.decode(hosts.local(carry).archive.genes), self.best)
 
 
-def _check(generations: int, validate_every: int, scan: int, chunk: int | None, p: Any) -> None:
-    for name, value in (
-        ("generations", generations),
-        ("validate_every", validate_every),
-        ("scan_length", scan),
-        ("candidate_chunk", chunk),
-        ("patience", p),
-    ):
-        if value is not None and value < 1:
-            raise QevoError(f"{name} must be at least 1, got {value}")
+def _search(
+    call: Callable[[Carry], Any] | None,
+    carry: Carry,
+    run: RunFolder | None,
+    spent: float,
+    max_seconds: float | None,
+    report: ProgressReport,
+    audience: _Audience,
+) -> tuple[Carry, float, bool]:
+    """Call until the run is done, time is up or someone interrupts; ``None`` calls nothing.
 
-
-def _check_batch(
-    problem: Problem, key: jax.Array, devices: int, batch_devices: int, stages: Sequence[Stage]
-) -> None:
-    if batch_devices == 1 and not stages:
-        return
-    if batch_devices < 1 or devices % batch_devices:
-        raise QevoError(f"{devices} devices cannot be in groups of {batch_devices} batch_devices")
-    rows = {a.shape[:1] for a in jax.tree.leaves(jax.eval_shape(problem.batch, key))}
-    if problem.batch_chunk is None or len(rows) != 1 or rows == {()}:
-        raise QevoError(
-            f"{type(problem).__name__}'s fitness is no sum over rows of its batch (batch_chunk is "
-            "not set), so neither stages nor devices can share a batch"
-        )
-    ((count,),) = rows
-    if stages and stages[-1].rows != count:
-        raise QevoError(
-            f"the last stage must be scored on the whole batch of {count} rows, not on "
-            f"{stages[-1].rows}"
-        )
-    ends = [stage.rows for stage in stages] or [count]
-    for end in ends:
-        if end % batch_devices:
-            raise QevoError(f"{batch_devices} devices cannot share {end} rows of a batch evenly")
+    Returns:
+      The carry, here; seconds, earlier sessions included; whether it was interrupted.
+    """
+    began = time.monotonic()
+    with interruptible() as interruption, report as show:
+        while call and not carry.done:
+            carry, stacked = call(carry)
+            records = _records(stacked)
+            audience.hear(carry, records)
+            seconds = time.monotonic() - began
+            if run:
+                run.note(carry, records, spent + seconds)
+            show(int(carry.generation), records[-1])
+            if hosts.agreed(_wish(interruption, max_seconds, seconds)) != _GO_ON:
+                break
+        seconds = spent + time.monotonic() - began
+        if run:
+            run.save(carry, seconds)
+        # Nobody leaves before the checkpoint is there, nor for another reason than the others.
+        interrupted = hosts.agreed(_wish(interruption)) == _INTERRUPTED
+    return hosts.local(carry), seconds, interrupted
 
 
 def _fingerprint(
@@ -285,15 +275,17 @@ def _fingerprint(
     for array in jax.tree.leaves(algorithm.space):
         space.update(np.asarray(array).tobytes())
     return {
-        **algorithm.describe(),
-        **problem.describe(),
+        "algorithm": algorithm.describe(),
+        "problem": problem.describe(),
         "space": f"{algorithm.space.size} genes, sha256 {space.hexdigest()}",
         "blocks": [[list(block.leaves), block.channels] for block in algorithm.space.blocks],
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "key_implementation": str(jax.random.key_impl(key)),
-        "validate_every": rules.validate_every,
-        "patience": rules.patience,
-        "target": rules.target,
+        "rules": {
+            "validate_every": rules.validate_every,
+            "patience": rules.patience,
+            "target": rules.target,
+        },
     }
 
 
@@ -306,6 +298,14 @@ def _begin(
 
         def read() -> tuple[list[jax.Array], float]:
             carry, spent = run.load(shapes)
+            then = int(carry.archive.fitness)
+            now = int(jax.jit(accepted_fitness)(problem, carry.archive, key))
+            if now != then:
+                raise QevoError(
+                    f"the solution in {run.path} had a fitness of {then}, and has {now} now: the "
+                    "function or its data is another one; choose another folder (nothing was "
+                    "changed)"
+                )
             return jax.tree.leaves(carry), spent
 
         leaves, spent = hosts.from_first(read)

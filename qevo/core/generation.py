@@ -58,18 +58,27 @@ class Carry(NamedTuple):
 
 def first_carry(algorithm: Algorithm, problem: Problem, key: jax.Array) -> Carry:
     """The start of a run: the starting solution is the first one accepted."""
-    state = algorithm.start(key)
-    genes = algorithm.solution(state)
-
-    def score(problem: Problem, genes: jax.Array, key: jax.Array) -> jax.Array:
-        solution = problem.space.decode(genes)
-        validated = problem.validation(solution)
-        if validated is None:
-            return problem.total(solution, problem.batch(key))
-        return int32_scalar(validated[0])
-
-    archive = Archive(jnp.array(genes), jax.jit(score)(problem, genes, key), jnp.int32(0))
+    # Copies, since a run takes over the carry's buffers: a state may hold the space's own arrays.
+    state = jax.tree.map(jnp.array, algorithm.start(key))
+    archive = Archive(jnp.array(algorithm.solution(state)), jnp.int32(0), jnp.int32(0))
+    archive = archive._replace(fitness=jax.jit(accepted_fitness)(problem, archive, key))
     return Carry(state, archive, jnp.int32(0), jnp.bool_(False))
+
+
+def accepted_fitness(problem: Problem, archive: Archive, key: jax.Array) -> jax.Array:
+    """The fitness of the accepted solution, int32 ``[]``, on the data it was accepted by."""
+    solution = problem.space.decode(archive.genes)
+    validated = problem.validation(solution)
+    if validated is not None:
+        return int32_scalar(validated[0])
+    drawn = _keys(key, archive.generation - 1)[0]
+    batch_key = jnp.where(archive.generation == 0, key, drawn)  # the start has a draw of its own
+    return problem.total(solution, problem.batch(batch_key))
+
+
+def _keys(key: jax.Array, generation: jax.Array) -> jax.Array:
+    """Of a generation, counted from 0: for its batch, its candidates and its update."""
+    return jax.random.split(jax.random.fold_in(key, generation), 3)
 
 
 def run_generation(
@@ -88,7 +97,7 @@ def run_generation(
     number of devices nor the way generations are grouped into calls changes a bit.
     """
     algorithm = algorithm.on(problem)
-    keys = jax.random.split(jax.random.fold_in(key, carry.generation), 3)
+    keys = _keys(key, carry.generation)
     batch = problem.batch(keys[0])
     context = algorithm.context(carry.state)
     proposal, state = algorithm.propose(keys[1], carry.state)

@@ -146,7 +146,7 @@ class Problem(EvosaxProblem):
             array = np.asarray(leaf)
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(array.tobytes())
-        return {"problem": type(self).__name__, "problem_sha256": digest.hexdigest()}
+        return {"type": type(self).__name__, "sha256": digest.hexdigest()}
 
     # evosax: https://github.com/RobertTLange/evosax, version 0.3
     def init(  # pyright: ignore[reportIncompatibleVariableOverride]

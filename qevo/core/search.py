@@ -9,6 +9,7 @@ import jax
 from qevo.core.algorithm import Algorithm
 from qevo.core.generation import Carry, Rules, first_carry, last_look, run_generation
 from qevo.core.problem import Problem
+from qevo.core.setup import check_setup
 
 
 class Found(NamedTuple):
@@ -45,8 +46,12 @@ def search(
       target: stop once the accepted fitness is at most this.
       patience: stop after so many generations without an accepted improvement.
       validate_every: generations between looks at the problem's validation data, if any.
+
+    Raises:
+      QevoError: the setup cannot work.
     """
     rules = Rules(generations, validate_every, patience, target)
+    check_setup(algorithm, problem, key, rules)
     carry = first_carry(algorithm, problem, key)
     carry = carry._replace(done=rules.done(carry.generation, carry.archive))
 

@@ -131,6 +131,7 @@ def solve_file(config: SolveConfig) -> int:
         target=None if known is None else task.sign * known,
         max_seconds=config.seconds,
         scan_length=1,
+        keep_metrics=False,
         title=kind,
         accepted=keep,
     )

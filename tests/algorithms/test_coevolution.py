@@ -386,7 +386,7 @@ def test_a_group_is_cut_to_the_genes_there_are() -> None:
 def test_the_description_holds_every_setting() -> None:
     description = Coevolution(Space.integers(7, 0, 1)).describe()
     assert description.items() >= dataclasses.asdict(CoevolutionConfig()).items()
-    assert description["algorithm"] == "Coevolution"
+    assert description["type"] == "Coevolution"
 
 
 @pytest.mark.parametrize(

@@ -325,7 +325,7 @@ def test_the_description_holds_every_setting_as_json() -> None:
     assert described["stages"] == [[16, 4], [4, 8]]
     assert described["order"] == [0, 0]
     assert described.keys() >= {field.name for field in dataclasses.fields(ShiftConfig)}
-    assert described["algorithm"] == "ShiftES"
+    assert described["type"] == "ShiftES"
     assert algorithm.stages[1].rows == 8
 
 

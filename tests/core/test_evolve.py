@@ -269,6 +269,25 @@ def test_settings_that_cannot_work(settings: dict[str, Any], message: str) -> No
         walk(**settings)
 
 
+def test_a_state_may_hold_the_spaces_own_arrays() -> None:
+    """The run takes over its state's buffers."""
+
+    class Bare(Walk):
+        def start(self, key: jax.Array) -> Any:
+            return super().start(key)._replace(genes=self.space.start)
+
+    problem = onemax(GENES)
+    for _ in range(2):
+        settings = {"generations": 3, "devices": 1, "progress": False}
+        assert evolve(Bare(problem.space), problem, 0, **settings).generations == 3
+
+
+def test_metrics_are_kept_unless_told_otherwise() -> None:
+    seen: list[dict[str, int]] = []
+    result = walk(keep_metrics=False, callback=seen.append)
+    assert (result.metrics, seen) == ([], walk().metrics)
+
+
 def test_devices_that_cannot_share_a_batch() -> None:
     problem = Medians.of()
 

@@ -17,10 +17,18 @@ import pytest
 from safetensors.numpy import load_file
 from support import Medians, Walk, noisy_search, onemax
 
-from qevo.algorithms import Coevolution, CoevolutionConfig
-from qevo.core import Result, evolve
+from qevo.algorithms import (
+    Coevolution,
+    CoevolutionConfig,
+    Memetic,
+    MemeticConfig,
+    TabuConfig,
+    TabuSearch,
+)
+from qevo.core import FunctionProblem, Result, Space, evolve
 from qevo.core.checkpoint import FORMAT
 from qevo.errors import QevoError
+from qevo.problems import MaxCut
 
 SLOW_RUN = """
 import pathlib, sys, time
@@ -159,13 +167,23 @@ def changed_data(problem: Medians) -> Medians:
             {"seed": jax.random.key(0, impl="rbg")},
             ["key: ", "key_implementation: threefry2x32 -> rbg"],
         ),
-        ({"settings": {"patience": 5}}, ["patience: None -> 5"]),
-        ({"settings": {"target": 5, "validate_every": 2}}, ["target: ", "validate_every: 3 -> 2"]),
-        ({"problem": changed_data(Medians.of(6))}, ["problem_sha256: "]),
-        ({"problem": onemax(6)}, ["function: (not set) -> ", "problem: Medians -> Function"]),
+        ({"settings": {"patience": 5}}, ["rules.patience: None -> 5"]),
+        (
+            {"settings": {"target": 5, "validate_every": 2}},
+            ["rules.target: ", "rules.validate_every: 3 -> 2"],
+        ),
+        ({"problem": changed_data(Medians.of(6))}, ["problem.sha256: "]),
+        (
+            {"problem": onemax(6)},
+            ["problem.function: (not set) -> ", "problem.type: Medians -> Function"],
+        ),
         (
             {"config": CoevolutionConfig(population=6, group=2, grouping="top_k")},
-            ["group: 3 -> 2", "grouping: entropy -> top_k", "population_size: 4 -> 6"],
+            [
+                "algorithm.group: 3 -> 2",
+                "algorithm.grouping: entropy -> top_k",
+                "algorithm.population_size: 4 -> 6",
+            ],
         ),
     ],
 )
@@ -178,6 +196,47 @@ def test_a_changed_setup_is_refused_with_a_list(
     for line in listed:
         assert f"\n  {line}" in str(caught.value)
     assert files(finished.folder) == before
+
+
+def test_an_algorithms_own_patience_counts(tmp_path: pathlib.Path) -> None:
+    problem = MaxCut.of(3, np.array([0, 1]), np.array([1, 2]))
+
+    def run(patience: int, *, resume: bool) -> None:
+        memetic = Memetic(
+            TabuSearch(problem, TabuConfig(population=2, moves=2)), MemeticConfig(patience=patience)
+        )
+        settings = {"generations": 2, "devices": 1, "progress": False}
+        evolve(memetic, problem, 0, folder=tmp_path / "run", resume=resume, **settings)
+
+    run(7, resume=False)
+    with pytest.raises(QevoError, match=r"algorithm\.patience: 7 -> 8"):
+        run(8, resume=True)
+
+
+def test_another_function_of_the_same_name_is_refused(tmp_path: pathlib.Path) -> None:
+    space = Space.integers(4, 0, 20)
+
+    def run(wanted: int, *, resume: bool) -> Result:
+        def distance(solution: jax.Array) -> jax.Array:
+            return jnp.sum((solution - wanted) ** 2)
+
+        return evolve(
+            Coevolution(space, CoevolutionConfig(population=8)),
+            FunctionProblem(space, distance),
+            0,
+            generations=20,
+            devices=1,
+            progress=False,
+            folder=tmp_path / "run",
+            resume=resume,
+        )
+
+    found = run(3, resume=False).fitness
+    before = files(tmp_path / "run")
+    assert run(3, resume=True).fitness == found
+    with pytest.raises(QevoError, match=f"had a fitness of {found}, and has .* now: the function"):
+        run(9, resume=True)
+    assert files(tmp_path / "run").keys() == before.keys()
 
 
 def test_an_existing_run_is_not_overwritten(finished: Setup) -> None:

@@ -9,6 +9,7 @@ import pytest
 from support import QUICK, Medians, Walk, onemax
 
 from qevo.core import evolve, search
+from qevo.errors import QevoError
 
 GENES = 24
 
@@ -54,3 +55,17 @@ def test_a_start_that_meets_the_target_is_the_answer() -> None:
     problem = onemax(GENES)
     found = search(Walk(problem.space), problem, jax.random.key(0), generations=9, target=GENES)
     assert (int(found.fitness), int(found.generations)) == (GENES, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"validate_every": 0}, "validate_every must be at least 1, got 0"),
+        ({"algorithm": Walk(onemax(GENES + 1).space)}, "search different spaces"),
+    ],
+)
+def test_what_evolve_refuses_is_refused(settings: dict[str, Any], message: str) -> None:
+    problem = onemax(GENES)
+    settings = {"algorithm": Walk(problem.space), "generations": 3} | settings
+    with pytest.raises(QevoError, match=message):
+        search(problem=problem, key=jax.random.key(0), **settings)

@@ -264,7 +264,7 @@ def test_stages_that_do_not_fit_a_problem(
 
 
 def test_any_algorithm_can_have_stages_and_says_so() -> None:
-    assert Walk(Space.integers(3, 0, 1)).describe().keys() == {"algorithm", "population_size"}
+    assert Walk(Space.integers(3, 0, 1)).describe().keys() == {"type", "population_size"}
     problem = Medians.of(6).replace(batch_chunk=8)
     walk = StagedWalk(problem.space)
     described = walk.describe()

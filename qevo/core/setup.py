@@ -1,0 +1,86 @@
+"""What an algorithm and a problem must have in common, and a run's numbers: checked before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from qevo.core.algorithm import Algorithm
+from qevo.core.generation import Rules
+from qevo.core.problem import Problem
+from qevo.core.selection import Stage, check_stages
+from qevo.errors import QevoError
+
+
+def check_setup(algorithm: Algorithm, problem: Problem, key: jax.Array, rules: Rules) -> None:
+    """Refuse what cannot be searched.
+
+    Raises:
+      QevoError: no algorithm or problem, different spaces, stages or rules that cannot be.
+    """
+    if not isinstance(algorithm, Algorithm) or not isinstance(problem, Problem):
+        raise QevoError(
+            "a search takes an algorithm and then a problem, both of them objects, not "
+            f"{_kind(algorithm)} and {_kind(problem)}"
+        )
+    check_counts(
+        generations=rules.generations, validate_every=rules.validate_every, patience=rules.patience
+    )
+    ours, theirs = algorithm.space, problem.space
+    if ours.layout != theirs.layout or ours.blocks != theirs.blocks:
+        what = "blocks" if ours.layout == theirs.layout else "spaces"
+        raise QevoError(f"the algorithm and the problem search different {what}")
+    check_stages(algorithm.stages, algorithm.population_size, algorithm.spared)
+    check_batch(problem, key, algorithm.stages)
+
+
+def check_counts(**counts: int | None) -> None:
+    """Refuse numbers below 1.
+
+    Raises:
+      QevoError: names the first one.
+    """
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise QevoError(f"{name} must be at least 1, got {value}")
+
+
+def check_batch(
+    problem: Problem,
+    key: jax.Array,
+    stages: Sequence[Stage],
+    devices: int = 1,
+    batch_devices: int = 1,
+) -> None:
+    """Refuse to share a batch between stages or devices where it has no rows, or not as many.
+
+    Raises:
+      QevoError: what cannot be shared.
+    """
+    if batch_devices == 1 and not stages:
+        return
+    if batch_devices < 1 or devices % batch_devices:
+        raise QevoError(f"{devices} devices cannot be in groups of {batch_devices} batch_devices")
+    rows = {a.shape[:1] for a in jax.tree.leaves(jax.eval_shape(problem.batch, key))}
+    if problem.batch_chunk is None or len(rows) != 1 or rows == {()}:
+        raise QevoError(
+            f"{type(problem).__name__}'s fitness is no sum over rows of its batch (batch_chunk is "
+            "not set), so neither stages nor devices can share a batch"
+        )
+    ((count,),) = rows
+    if stages and stages[-1].rows != count:
+        raise QevoError(
+            f"the last stage must be scored on the whole batch of {count} rows, not on "
+            f"{stages[-1].rows}"
+        )
+    ends = [stage.rows for stage in stages] or [count]
+    for end in ends:
+        if end % batch_devices:
+            raise QevoError(f"{batch_devices} devices cannot share {end} rows of a batch evenly")
+
+
+def _kind(given: Any) -> str:
+    """What was given, in words."""
+    return f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
