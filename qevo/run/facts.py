@@ -73,8 +73,7 @@ def gather(path: pathlib.Path, *, examples: int) -> dict[str, Any]:
     here = path.resolve()  # a run folder may have been moved
     config = dataclasses.replace(files.read_config(path), runs=here.parent, name=here.name)
     run, summary = Gatherer(path, config), summarise(here)
-    result = path / files.RESULT
-    found = files.read_json(result) if result.exists() else {}
+    found = files.read_result(path) or {}
     if not found:
         verb = "is going on" if summary.state == "running" else "has not finished"
         command = "" if summary.state == "running" else _resume(run)

@@ -59,6 +59,23 @@ def network_file(path: pathlib.Path) -> pathlib.Path:
     return path / NETWORK if path.is_dir() else path
 
 
+def planned(values: dict[str, Any]) -> dict[str, int]:
+    """The generations of each stage, by `config_values`."""
+    return {stage: values[stage]["generations"] for stage in ("constants", "weights")}
+
+
+def read_result(folder: pathlib.Path) -> dict[str, Any] | None:
+    """What came out of the run in a folder; ``None`` before its end, or while it is extended.
+
+    Raises:
+      QevoError: a file is no JSON object, or the folder holds no run.
+    """
+    if not (folder / RESULT).exists():
+        return None
+    result = read_json(folder / RESULT)
+    return result if result.get("planned") == planned(read_json(folder / CONFIG)) else None
+
+
 _COMMANDS: dict[str, type[AnyConfig]] = {"train": TrainConfig, "refine": RefineConfig}
 
 

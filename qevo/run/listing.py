@@ -132,8 +132,7 @@ def summarise(path: pathlib.Path) -> RunSummary:
             changed = max(changed, file.stat().st_mtime if file.is_file() else 0.0)
     try:
         settings = files.read_json(path / files.CONFIG)
-        result = path / files.RESULT
-        found = files.read_json(result) if result.exists() else {}
+        found = files.read_result(path) or {}
         return _summary(path, changed, settings, found)
     except (QevoError, KeyError, TypeError, ValueError):
         return RunSummary(path.name, "damaged", changed, "", "", "", None, 0, 0, None, None)
@@ -154,7 +153,7 @@ def _summary(
         bits=" ".join(settings["bits"]),
         seed=settings.get("seed"),
         generations=found.get("generations") or _generations(path),
-        planned=sum(settings[stage]["generations"] for stage in ("constants", "weights")),
+        planned=sum(files.planned(settings).values()),
         validation=accuracy.get("validation"),
         test=accuracy.get("test"),
     )

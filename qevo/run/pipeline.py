@@ -82,10 +82,8 @@ def known(config: AnyConfig) -> tuple[AnyConfig, dict[str, Any] | None]:
     values = files.config_values(config)
     fingerprints = {key: stored[key] for key in stored if key.endswith("_sha256")}
     refuse_changes(config, stored, {"data_sha256": None} | values | fingerprints)
-    extended = stored["weights"] != values["weights"] or stored["constants"] != values["constants"]
-    if extended or not (config.folder / files.RESULT).exists():
-        return config, None
-    return config, files.read_json(config.folder / files.RESULT)
+    extended = files.planned(stored) != files.planned(values)
+    return config, None if extended else files.read_result(config.folder)
 
 
 def _begin(config: AnyConfig, data: Dataset) -> Preparation:
@@ -123,6 +121,7 @@ def _finish(
         "data": config.data,
         "network": config.network if isinstance(config, RefineConfig) else config.architecture,
         "calibration": min(config.calibration, len(data.search)),
+        "planned": files.planned(files.config_values(config)),
         "generations": sum(r.generations for r in searches.values()),
         "evaluations": sum(r.evaluations for r in searches.values()),
         "seconds": {

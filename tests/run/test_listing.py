@@ -53,6 +53,16 @@ def test_states_and_order(runs: pathlib.Path, capsys: Capture) -> None:
     assert f"{100 * accuracy['test']:.2f}" in printed
 
 
+def test_an_extension_that_was_cut_off_is_not_finished(runs: pathlib.Path) -> None:
+    path = runs / "done" / files.CONFIG
+    settings = files.read_json(path)
+    settings["weights"]["generations"] += 10
+    files.write_json(path, settings)
+    found = summarise(path.parent)
+    assert (found.state, found.generations, found.planned) == ("running", 30, 40)
+    assert (found.validation, found.test) == (None, None)
+
+
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
 def test_any_width(
     runs: pathlib.Path, width: int, capsys: Capture, monkeypatch: pytest.MonkeyPatch
