@@ -23,7 +23,7 @@ from rich.table import Table
 from qevo.algorithms import CoevolutionConfig
 from qevo.data import Dataset
 from qevo.nets.network import QuantizedNetwork
-from qevo.quantize.convert import divergence, float_logits
+from qevo.quantize.outputs import divergence, float_logits
 from qevo.run import StageConfig, TrainConfig
 from qevo.run.command import flags
 from qevo.run.folder import read_json, write_json

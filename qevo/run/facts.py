@@ -23,7 +23,7 @@ from qevo.errors import QevoError
 from qevo.integer.loss import UNIT
 from qevo.nets.arithmetic import levels
 from qevo.nets.network import QuantizedNetwork
-from qevo.quantize.convert import float_logits
+from qevo.quantize.outputs import float_logits
 from qevo.quantize.sensitivity import packed_bytes
 from qevo.report.figures import png_of_image
 from qevo.run import folder as files

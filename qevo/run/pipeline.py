@@ -18,7 +18,8 @@ from qevo.core.folder import METRICS
 from qevo.core.hosts import from_first
 from qevo.data import Dataset, Split
 from qevo.nets.network import QuantizedNetwork
-from qevo.quantize.convert import FloatTeacher, float_logits
+from qevo.quantize.convert import FloatTeacher
+from qevo.quantize.outputs import float_logits
 from qevo.quantize.sensitivity import layer_costs
 from qevo.report.layers import draw_layers, layers_table
 from qevo.report.picture import draw_run

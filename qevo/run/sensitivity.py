@@ -22,8 +22,9 @@ from qevo.data import Dataset, Split
 from qevo.errors import QevoError
 from qevo.nets.arithmetic import levels
 from qevo.nets.network import QuantizedNetwork
-from qevo.quantize.convert import FloatTeacher, divergence, float_logits, layer_names
+from qevo.quantize.convert import FloatTeacher, layer_names
 from qevo.quantize.methods import ROUNDINGS, round_network
+from qevo.quantize.outputs import divergence, float_logits
 from qevo.quantize.rounding import round_squared_error
 from qevo.quantize.sensitivity import IMAGES, BitsCost, bits_costs, entropy_bytes, packed_bytes
 from qevo.report.sensitivity import (

@@ -14,7 +14,7 @@ import pytest
 from qevo import cli
 from qevo.errors import QevoError
 from qevo.quantize import FloatTeacher, bits_per_layer, float_logits, round_network
-from qevo.quantize.convert import divergence
+from qevo.quantize.outputs import divergence
 from qevo.run import RefineConfig
 from qevo.run import folder as files
 from qevo.run import sensitivity as module

@@ -1,0 +1,22 @@
+"""What networks return, and how it compares."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qevo.integer.loss import BATCH_LIMIT, TARGET_TOTAL
+from qevo.quantize import soft_labels
+
+
+def test_soft_labels_of_any_number_of_images() -> None:
+    images = BATCH_LIMIT + 2  # more than a summed loss may hold
+    logits = np.tile(np.float32([0, np.log(3)]), (images, 1))
+    quarter = TARGET_TOTAL // 4
+    assert (soft_labels(logits, fraction_bits=12) == [quarter, 3 * quarter]).all()
+
+
+def test_soft_labels_of_logits_that_leave_int32() -> None:
+    logits = np.float32([[-3e5, 6e5, 6e5], [1e20, -1e20, 0]])
+    half = TARGET_TOTAL // 2
+    expected = [[0, half, half], [TARGET_TOTAL, 0, 0]]
+    np.testing.assert_array_equal(soft_labels(logits, fraction_bits=13), expected)
