@@ -119,7 +119,6 @@ def compare(name: str, batch: int, config: Config) -> list[dict[str, Any]]:
         batch_size=batch,
         arithmetic="fast",
         plan=machine,
-        candidate_chunk=machine.candidate_chunk,
     )
     nats = 1024 * len(data.validation)
     rows = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
 from typing import Any
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from qevo.errors import QevoError
 from qevo.integer.products import FLOAT_LIMIT, INT_LIMIT
 from qevo.nets import planning, timing
 from qevo.nets.network import QuantizedNetwork
@@ -82,7 +84,23 @@ def test_a_plan_changes_no_bit(made: Plan, lenet: QuantizedNetwork) -> None:
         },
         rows=7,
     )
-    assert score() == score(plan=made, arithmetic=made.arithmetic) == score(plan=slow)
+    arithmetic = made.arithmetic
+    assert score() == score(plan=made, arithmetic=arithmetic)
+    assert score() == score(plan=slow, arithmetic=arithmetic)
+
+
+def test_a_problem_takes_the_plan_whole_or_not_at_all(lenet: QuantizedNetwork) -> None:
+    images, labels = np.zeros((4, 16, 16, 2), np.uint8), np.zeros(4, np.int32)
+    of = functools.partial(NetworkProblem.of, lenet, images, labels, images, labels, batch_size=4)
+    made = Plan({}, candidate_chunk=16, rows=2, device="", arithmetic="fast", images_per_second=1)
+    assert (of().candidate_chunk, of().batch_chunk) == (1, 4)
+    problem = of(plan=made, arithmetic="fast")
+    assert (problem.candidate_chunk, problem.batch_chunk) == (16, 2)
+    assert of(plan=made, arithmetic="fast", candidate_chunk=3).candidate_chunk == 3
+    with pytest.raises(QevoError, match=r"plan\(network, arithmetic='int'\)"):
+        of(plan=made)
+    for arithmetic in ("int", "fast"):
+        of(plan=dataclasses.replace(made, arithmetic="int"), arithmetic=arithmetic)
 
 
 def test_plans_are_kept_and_measured_again_where_asked(
