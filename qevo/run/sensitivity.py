@@ -34,6 +34,7 @@ from qevo.report.sensitivity import (
     whole_network_table,
 )
 from qevo.run import folder as files
+from qevo.run.command import command_line
 from qevo.run.config import (
     CalibrationConfig,
     NetworkConfig,
@@ -93,6 +94,7 @@ def measure_sensitivity(
             for name, row in costs.items()
         }
         result: dict[str, Any] = {
+            "command": command_line(config, run),
             "network": subject.name,
             "method": config.method,
             "size": config.size,
@@ -102,9 +104,17 @@ def measure_sensitivity(
             "curve": _curve(costs, config.size),
             "allocation": None,
             "whole_network": None,
+            "seconds": time.monotonic() - began,
+            **origin(config.device),
         }
+        folder = _folder(config, run, subject)
+        _write(folder, result)
         if budget is not None:
-            found = _share_out(costs, config.size, budget)
+            try:
+                found = _share_out(costs, config.size, budget)
+            except QevoError as error:
+                kept = folder / files.SENSITIVITY
+                raise QevoError(f"{error}; the measurement is in {kept}") from None
             chosen = {n: columns[option] for n, option in zip(costs, found.choice, strict=True)}
             result["allocation"] = {
                 "budget": budget,
@@ -115,8 +125,9 @@ def measure_sensitivity(
                 "flags": bits_flags(chosen),
             }
             result["whole_network"] = _whole(config, subject, teacher, costs, chosen, budget)
-        result |= {"seconds": time.monotonic() - began, **origin(config.device)}
-    _report(config, run, subject, result)
+            result["seconds"] = time.monotonic() - began
+            _write(folder, result)
+    _show(folder, result)
     return result
 
 
@@ -283,14 +294,19 @@ def _agreement(logits: np.ndarray, split: Split) -> float:
     return float(np.mean(logits.argmax(1) == split.labels))
 
 
-def _report(
-    config: SensitivityConfig, run: pathlib.Path | None, subject: _Subject, result: dict[str, Any]
-) -> None:
+def _folder(config: SensitivityConfig, run: pathlib.Path | None, subject: _Subject) -> pathlib.Path:
     name = subject.name.rpartition(":")[2].replace("/", "_")
     folder = config.output or run or pathlib.Path("runs") / f"{name}-sensitivity"
     folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _write(folder: pathlib.Path, result: dict[str, Any]) -> None:
     files.write_json(folder / files.SENSITIVITY, result)
     draw_sensitivity(folder / files.SENSITIVITY_PICTURE, result)
+
+
+def _show(folder: pathlib.Path, result: dict[str, Any]) -> None:
     console.print(sensitivity_table(result))
     console.print(size_table(result))
     if result["allocation"]:

@@ -178,6 +178,21 @@ def test_coded_bytes(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
             assert row["bytes"] < 49_500 * np.log2(3 if "ternary" in name else 8) / 8
 
 
+def test_a_budget_that_no_choice_keeps_leaves_the_measurement(
+    finished: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    settings = of_run(bits=("ternary",), size="coded", budget=1000, output=tmp_path)
+    with pytest.raises(QevoError, match=r"above the budget of 1000; the measurement is in .*json"):
+        measure_sensitivity(settings, finished)
+    result = files.read_json(tmp_path / files.SENSITIVITY)
+    assert list(result["layers"]) == LAYERS
+    assert result["allocation"] is None
+    assert (tmp_path / files.SENSITIVITY_PICTURE).exists()
+    _, *words = shlex.split(result["command"])
+    again = cli.parse(words)
+    assert (again.settings, again.folder) == (settings, finished)
+
+
 def test_what_is_printed(
     finished: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
