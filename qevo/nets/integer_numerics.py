@@ -14,6 +14,7 @@ from flax import linen as nn
 from flax.core import FrozenDict
 from jax.ad_checkpoint import checkpoint_name
 
+from qevo.core.devices import device_in_use
 from qevo.integer.depthwise import depthwise
 from qevo.integer.patches import explicit_padding
 from qevo.integer.products import Path, choose_path, conv, dot
@@ -60,11 +61,11 @@ def default_path(
     arithmetic: Arithmetic,
     bound: int,
 ) -> Path:
-    """What `choose_path` takes on this backend for an input and a kernel of these shapes."""
+    """What `choose_path` takes on the device in use for an input and a kernel of these shapes."""
     if layer.depthwise:
         return "int8"
     choose = functools.partial(
-        choose_path, bound=bound, arithmetic=arithmetic, backend=jax.default_backend()
+        choose_path, bound=bound, arithmetic=arithmetic, backend=device_in_use().platform
     )
     if layer.kind == "dense":
         return choose("dot")

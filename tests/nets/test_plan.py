@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -65,6 +66,21 @@ def test_bounds_that_floats_cannot_hold_leave_integer_paths(lenet: QuantizedNetw
     assert (
         len(list(timing.exact_paths(dataclasses.replace(job, bound=FLOAT_LIMIT - 1), "fast"))) == 9
     )
+
+
+def test_the_device_in_use_decides_and_not_the_machine(
+    lenet: QuantizedNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = list(timing.product_jobs(lenet, 4).values())[1]
+    cpu, described = jax.devices("cpu")[0], describe_device()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform="gpu", device_kind="X")])
+    monkeypatch.setattr(jax, "local_devices", lambda backend: jax.devices())
+    paths = set(timing.exact_paths(job, "fast"))
+    assert describe_device() == "X"
+    with jax.default_device(cpu):
+        assert describe_device() == described
+        assert {*timing.exact_paths(job, "fast")} - paths == {"int8", "float32", "bfloat16"}
 
 
 def test_a_plan_changes_no_bit(made: Plan, lenet: QuantizedNetwork) -> None:
