@@ -84,8 +84,11 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return a.dtype == b.dtype and np.array_equal(a, b)
 
 
-def packed_bytes(network: QuantizedNetwork) -> int:
-    """The bytes of all packed weights."""
+def field_bytes(network: QuantizedNetwork) -> int:
+    """The bytes of all weights in the file, a ternary one in a field of two bits.
+
+    `qevo.quantize.sensitivity.packed_bytes` counts five ternary ones to a byte.
+    """
     limits = {name: (facts.weight_low, facts.weight_high) for name, facts in network.layers.items()}
     return sum(
         -(-np.size(w) * field_bits(*limits[name]) // 8) for name, w in network.weights.items()
