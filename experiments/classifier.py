@@ -16,7 +16,7 @@ from zeroing import SHARES, Zeroing, ZeroingConfig, shares_of
 
 from qevo import NetworkProblem, QuantizedNetwork
 from qevo.data import Dataset
-from qevo.quantize import FloatTeacher, TrainingConfig, float_logits, soft_labels, train
+from qevo.quantize import FloatTeacher, TrainingConfig, accuracy, float_logits, soft_labels, train
 from qevo.quantize.rounding import Rounding
 from qevo.quantize.sparse import SparseFit, sparsity_costs
 from qevo.report.picture import STYLE
@@ -68,7 +68,7 @@ class Classifier:
             for name in ("search", "validation")
         }
         self.float_accuracy = {
-            name: float((logits[name].argmax(1) == getattr(data, name).labels).mean())
+            name: accuracy(logits[name], getattr(data, name).labels)
             for name in ("validation", "test")
         }
         with console.status("what zeros cost in each layer"):
@@ -93,7 +93,7 @@ class Classifier:
     def accuracy(self, network: QuantizedNetwork, part: str) -> float:
         """Of a part of the data, 0 to 1."""
         split = getattr(self.data, part)
-        return float((network(split.images).argmax(1) == split.labels).mean())
+        return accuracy(network(split.images), split.labels)
 
     def _problem(self, network: QuantizedNetwork) -> NetworkProblem:
         data = self.data

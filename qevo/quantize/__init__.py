@@ -10,7 +10,7 @@ from qevo.quantize.folding import fold_batch_norm
 from qevo.quantize.importing import fit_arrays, read_arrays, trace
 from qevo.quantize.layerwise import LayerwiseFit
 from qevo.quantize.methods import quantize_network, round_network
-from qevo.quantize.outputs import float_logits, soft_labels
+from qevo.quantize.outputs import accuracy, float_logits, soft_labels
 from qevo.quantize.pruning import removal_costs
 from qevo.quantize.published import load_published, load_resnet8, load_resnet_cifar
 from qevo.quantize.sparse import SparseFit, SparsityCost, sparsity_costs
@@ -27,6 +27,7 @@ __all__ = [
     "SparseFit",
     "SparsityCost",
     "TrainingConfig",
+    "accuracy",
     "best_of_n",
     "bits_per_layer",
     "calibrate",

@@ -41,6 +41,11 @@ def soft_labels(logits: np.ndarray, *, fraction_bits: int) -> np.ndarray:
     return over_batches(part, logits)
 
 
+def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Share of images whose largest logit ``[n, C]`` is their label's ``[n]``; the first of equals."""
+    return float(np.mean(np.argmax(logits, axis=1) == labels))
+
+
 def divergence(expected: np.ndarray, found: np.ndarray, head: Head = "logits") -> float:
     """How far outputs are from the expected ones.
 

@@ -18,13 +18,13 @@ from flax.traverse_util import flatten_dict
 from qevo.compress.allocation import Allocation, allocate
 from qevo.core.devices import devices_of, own_devices
 from qevo.core.progress import ProgressReport
-from qevo.data import Dataset, Split
+from qevo.data import Dataset
 from qevo.errors import QevoError
 from qevo.nets.arithmetic import levels
 from qevo.nets.network import QuantizedNetwork
 from qevo.quantize.convert import FloatTeacher, layer_names
 from qevo.quantize.methods import ROUNDINGS, round_network
-from qevo.quantize.outputs import divergence, float_logits
+from qevo.quantize.outputs import accuracy, divergence, float_logits
 from qevo.quantize.rounding import round_squared_error
 from qevo.quantize.sensitivity import IMAGES, BitsCost, bits_costs, entropy_bytes, packed_bytes
 from qevo.report.sensitivity import (
@@ -278,20 +278,16 @@ def _whole(
             "bytes": sum(packed if config.size == "packed" else coded),
             "calibration": teacher.divergence(network),
             "held_out": divergence(expected, found),
-            "accuracy": _agreement(found, held_out),
+            "accuracy": accuracy(found, held_out.labels),
         }
 
-    known = {"accuracy": _agreement(expected, held_out), "images": len(held_out)}
+    known = {"accuracy": accuracy(expected, held_out.labels), "images": len(held_out)}
     result = {"float": known}
     for label, bits in [("shared", chosen), *((f"all {value}", value) for value in alike)]:
         with console.status(f"measuring the whole network: {label}"):
             network = round_network(teacher, bits=bits, method=config.method)
             result[label] = measured(network)
     return result
-
-
-def _agreement(logits: np.ndarray, split: Split) -> float:
-    return float(np.mean(logits.argmax(1) == split.labels))
 
 
 def _folder(config: SensitivityConfig, run: pathlib.Path | None, subject: _Subject) -> pathlib.Path:

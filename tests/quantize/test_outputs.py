@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qevo.integer.loss import BATCH_LIMIT, TARGET_TOTAL
-from qevo.quantize import soft_labels
+from qevo.quantize import accuracy, soft_labels
 
 
 def test_soft_labels_of_any_number_of_images() -> None:
@@ -20,3 +20,8 @@ def test_soft_labels_of_logits_that_leave_int32() -> None:
     half = TARGET_TOTAL // 2
     expected = [[0, half, half], [TARGET_TOTAL, 0, 0]]
     np.testing.assert_array_equal(soft_labels(logits, fraction_bits=13), expected)
+
+
+def test_accuracy_takes_the_first_of_equal_logits() -> None:
+    logits = np.array([[1, 2, 2], [0, 0, 0], [5, 4, 3], [-3, -2, -1]])
+    assert accuracy(logits, np.array([1, 1, 0, 2])) == 0.75
