@@ -42,7 +42,7 @@ def soft_labels(logits: np.ndarray, *, fraction_bits: int) -> np.ndarray:
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Share of images whose largest logit ``[n, C]`` is their label's ``[n]``; the first of equals."""
+    """Share of images whose largest logit ``[n, C]``, the first of equals, is their label's."""
     return float(np.mean(np.argmax(logits, axis=1) == labels))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 
 from qevo.integer.loss import BATCH_LIMIT, TARGET_TOTAL
-from qevo.quantize import accuracy, soft_labels
+from qevo.nets import LeNet300
+from qevo.quantize import accuracy, float_logits, soft_labels
 
 
 def test_soft_labels_of_any_number_of_images() -> None:
@@ -20,6 +22,15 @@ def test_soft_labels_of_logits_that_leave_int32() -> None:
     half = TARGET_TOTAL // 2
     expected = [[0, half, half], [TARGET_TOTAL, 0, 0]]
     np.testing.assert_array_equal(soft_labels(logits, fraction_bits=13), expected)
+
+
+def test_no_images_give_no_outputs() -> None:
+    module = LeNet300(hidden=(4, 3), classes=5)
+    images = np.zeros((0, 6, 7, 1), np.uint8)
+    variables = module.init(jax.random.key(0), np.zeros((1, 6, 7, 1), np.uint8))
+    logits = float_logits(module, variables, images)
+    assert (logits.dtype, logits.shape) == (np.float32, (0, 5))
+    assert soft_labels(logits, fraction_bits=12).shape == (0, 5)
 
 
 def test_accuracy_takes_the_first_of_equal_logits() -> None:
