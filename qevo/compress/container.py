@@ -35,8 +35,7 @@ from qevo.compress.integers import decode_integers, encode_integers
 from qevo.compress.varint import Reader, varint
 from qevo.core.writing import write_whole
 from qevo.errors import QevoError
-from qevo.nets.file import load as load_safetensors
-from qevo.nets.file import restore
+from qevo.nets.file import load_safetensors, restore
 from qevo.nets.network import QuantizedNetwork, variables_of
 from qevo.nets.proof import prove
 

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from qevo.errors import QevoError
 from qevo.export.steps import Multiply, steps_of
-from qevo.nets.file import PACKED_VERSION, header_of, load, serialized, tensors_of
+from qevo.nets.file import PACKED_VERSION, header_of, load_safetensors, serialized, tensors_of
 from qevo.nets.network import QuantizedNetwork
 from qevo.nets.packing import field_bits, pack
 
@@ -60,7 +60,7 @@ def read_packed(path: str | os.PathLike[str], module: nn.Module | None = None) -
     Raises:
       QevoError: as `qevo.load`.
     """
-    return load(path, module)
+    return load_safetensors(path, module)
 
 
 def packed_difference(network: QuantizedNetwork, data: bytes) -> str | None:

@@ -151,9 +151,9 @@ class QuantizedNetwork:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file; equal networks give equal bytes. See `qevo.nets.file`."""
-        from qevo.nets.file import save  # which imports this module
+        from qevo.nets.file import save_safetensors  # which imports this module
 
-        save(self, path)
+        save_safetensors(self, path)
 
 
 def variables_of(

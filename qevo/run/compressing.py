@@ -19,10 +19,10 @@ from qevo.compress.container import (
     open_compressed,
     read_compressed,
 )
-from qevo.compress.summary import FileSummary, summarize
+from qevo.compress.summary import FileSummary, summarise
 from qevo.core.writing import write_whole
 from qevo.errors import QevoError
-from qevo.nets.file import load, save
+from qevo.nets.file import load_safetensors, save_safetensors
 from qevo.nets.network import QuantizedNetwork
 from qevo.run import folder as files
 from qevo.run.console import console, say
@@ -50,7 +50,7 @@ def compress_file(path: pathlib.Path, output: pathlib.Path | None = None) -> Fil
     data = compress(network, _measured(path))
     _check_equal(network, decompress(data, network.module))
     write_whole(output, data)
-    summary = summarize(open_compressed(data))
+    summary = summarise(open_compressed(data))
     say(
         f"wrote {output}: {summary.bytes:,} bytes, {summary.ratio:.1f} times less than"
         f" {summary.parameters:,} float parameters"
@@ -75,7 +75,7 @@ def decompress_file(path: pathlib.Path, output: pathlib.Path | None = None) -> N
         output = path.with_suffix(".safetensors")
         if output.exists() and not _is_same(output, network):
             raise QevoError(f"{output} is there and holds another network; say -o to replace it")
-    save(network, output)
+    save_safetensors(network, output)
     say(f"wrote {output}: {output.stat().st_size:,} bytes")
 
 
@@ -89,7 +89,7 @@ def inspect_file(path: pathlib.Path, *, as_json: bool = False) -> FileSummary:
         file = read_compressed(path)
     else:
         file = open_compressed(compress(network_of(path), _measured(path)))
-    summary = summarize(file)
+    summary = summarise(file)
     if as_json:
         print(json.dumps(dataclasses.asdict(summary), indent=2))
         return summary
@@ -147,7 +147,7 @@ def _check_equal(first: QuantizedNetwork, second: QuantizedNetwork) -> None:
 
 def _is_same(path: pathlib.Path, network: QuantizedNetwork) -> bool:
     try:
-        return _equal(load(path, network.module), network)
+        return _equal(load_safetensors(path, network.module), network)
     except QevoError:
         return False
 

@@ -19,7 +19,7 @@ from qevo.core.space import GENE_MAX, Space
 from qevo.data import Dataset, load
 from qevo.errors import QevoError
 from qevo.integer.loss import BATCH_LIMIT
-from qevo.nets.file import load as load_network
+from qevo.nets.file import load_safetensors
 from qevo.nets.network import QuantizedNetwork
 from qevo.quantize.baselines import best_of_n
 from qevo.quantize.bits import bits_per_layer
@@ -149,7 +149,7 @@ def _roundings(
     for name, make in makers.items():
         path = config.folder / f"{name}.safetensors"
         if path.exists():
-            networks[name] = load_network(path, module)
+            networks[name] = load_safetensors(path, module)
             continue
         with console.status(f"rounding: {name}"):
             began = time.monotonic()

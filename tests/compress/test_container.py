@@ -26,7 +26,7 @@ from qevo.compress import (
     load,
     open_compressed,
     save,
-    summarize,
+    summarise,
 )
 from qevo.compress import header as headers
 from qevo.compress.varint import Reader, varint
@@ -109,7 +109,7 @@ def test_sizes_and_ratio(mlp: QuantizedNetwork, data: bytes) -> None:
     assert file.parameters == weights + 30 + 11 + 5
     assert (file.size, file.ratio) == (len(data), 4 * file.parameters / len(data))
     assert dict(file.header.about) == {"test accuracy": 0.5}
-    summary = summarize(file)
+    summary = summarise(file)
     assert [layer.name for layer in summary.layers] == ["dense_0", "dense_1", "logits"]
     assert (summary.weights, summary.parameters) == (weights, file.parameters)
     parts = sum(layer.bytes for layer in summary.layers)
