@@ -127,7 +127,6 @@ def measure(name: str, config: Config) -> dict[str, Any]:
         batch_size=batch,
         arithmetic="fast",
         plan=machine,
-        candidate_chunk=machine.candidate_chunk,
     )
     for population in config.populations:
         for grouping in ("entropy", "block"):

@@ -29,6 +29,7 @@ from qevo.core.generation import first_carry
 from qevo.data import load
 from qevo.nets.planning import plan
 from qevo.problems import NetworkProblem
+from qevo.quantize import accuracy
 from qevo.quantize.training import TrainingConfig
 from qevo.run import TrainConfig
 from qevo.run.folder import write_json
@@ -119,7 +120,6 @@ def compare(name: str, batch: int, config: Config) -> list[dict[str, Any]]:
         batch_size=batch,
         arithmetic="fast",
         plan=machine,
-        candidate_chunk=machine.candidate_chunk,
     )
     nats = 1024 * len(data.validation)
     rows = []
@@ -136,7 +136,7 @@ def compare(name: str, batch: int, config: Config) -> list[dict[str, Any]]:
             title=f"{name}, {grouping}",
             callback=clock,
         )
-        network = problem.network(start, result.solution)
+        network, held_out = problem.network(start, result.solution), data.validation
         rows.append(
             {
                 "network": name,
@@ -144,8 +144,8 @@ def compare(name: str, batch: int, config: Config) -> list[dict[str, Any]]:
                 "generations": result.generations,
                 "seconds": result.seconds,
                 "curve": clock.curve,
-                "accuracy_at_start": _accuracy(start, data.validation),
-                "accuracy": _accuracy(network, data.validation),
+                "accuracy_at_start": accuracy(start(held_out.images), held_out.labels),
+                "accuracy": accuracy(network(held_out.images), held_out.labels),
             }
         )
     return rows
@@ -164,10 +164,6 @@ class Clock:
             self.began, self.first = time.monotonic(), False
         if "validation" in record:
             self.curve.append((time.monotonic() - self.began, record["accepted"] / self.nats))
-
-
-def _accuracy(network: Any, split: Any) -> float:
-    return float(np.mean(network(split.images).argmax(axis=1) == split.labels))
 
 
 def draw(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:

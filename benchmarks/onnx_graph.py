@@ -36,7 +36,7 @@ class QdqGraph(Numerics):
             "zero": np.asarray(0, np.uint8),
         }
 
-    def input(self, images: Any, *, name: str = "input") -> _Tensor:
+    def input(self, images: Any) -> _Tensor:
         return _Tensor("images", self.shape, "zero")
 
     def product(self, x: _Tensor, layer: Product, *, name: str) -> _Tensor:

@@ -14,7 +14,6 @@ import functools
 import pathlib
 from typing import Any, Literal
 
-import numpy as np
 from published import PUBLISHED
 from records import write_record
 from rich.console import Console
@@ -23,7 +22,7 @@ from rich.table import Table
 from qevo.algorithms import CoevolutionConfig
 from qevo.data import Dataset
 from qevo.nets.network import QuantizedNetwork
-from qevo.quantize.convert import divergence, float_logits
+from qevo.quantize.outputs import accuracy, divergence, float_logits
 from qevo.run import StageConfig, TrainConfig
 from qevo.run.command import flags
 from qevo.run.folder import read_json, write_json
@@ -153,8 +152,8 @@ def row(config: Config, name: str, variant: Variant) -> dict[str, Any]:
 
     def judge(network: QuantizedNetwork) -> tuple[float, float]:
         logits = network(data.validation.images)
-        right = np.mean(logits.argmax(1) == data.validation.labels)
-        return divergence(expected, logits / 2.0**network.fraction_bits), float(right)
+        right = accuracy(logits, data.validation.labels)
+        return divergence(expected, logits / 2.0**network.fraction_bits), right
 
     start = ready.networks[variant.start]
     network, searches = search(run, data, start, targets)

@@ -7,9 +7,6 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -19,8 +16,7 @@ from zeroing import SHARES, Zeroing, ZeroingConfig, shares_of
 
 from qevo import NetworkProblem, QuantizedNetwork
 from qevo.data import Dataset
-from qevo.integer.loss import softmax
-from qevo.quantize import FloatTeacher, TrainingConfig, float_logits, train
+from qevo.quantize import FloatTeacher, TrainingConfig, accuracy, float_logits, soft_labels, train
 from qevo.quantize.rounding import Rounding
 from qevo.quantize.sparse import SparseFit, sparsity_costs
 from qevo.report.picture import STYLE
@@ -67,9 +63,12 @@ class Classifier:
             name: float_logits(module, variables, getattr(data, name).images)
             for name in ("search", "validation", "test")
         }
-        self.soft = {name: soft_labels(logits[name]) for name in ("search", "validation")}
+        self.soft = {
+            name: soft_labels(logits[name], fraction_bits=LOGIT_BITS)
+            for name in ("search", "validation")
+        }
         self.float_accuracy = {
-            name: float((logits[name].argmax(1) == getattr(data, name).labels).mean())
+            name: accuracy(logits[name], getattr(data, name).labels)
             for name in ("validation", "test")
         }
         with console.status("what zeros cost in each layer"):
@@ -94,7 +93,7 @@ class Classifier:
     def accuracy(self, network: QuantizedNetwork, part: str) -> float:
         """Of a part of the data, 0 to 1."""
         split = getattr(self.data, part)
-        return float((network(split.images).argmax(1) == split.labels).mean())
+        return accuracy(network(split.images), split.labels)
 
     def _problem(self, network: QuantizedNetwork) -> NetworkProblem:
         data = self.data
@@ -160,13 +159,3 @@ def picture(
         yield ax
         ax.legend(frameon=False)
         figure.savefig(path, dpi=130)
-
-
-def soft_labels(logits: np.ndarray) -> np.ndarray:
-    """Frequencies int32 ``[n, C]`` of a float network's classes."""
-    fixed = np.rint(np.clip(logits, -1e4, 1e4) * 2.0**LOGIT_BITS).astype(np.int32)
-    parts = range(0, len(fixed), 1 << 15)
-    found = [
-        softmax(jnp.asarray(fixed[i : i + (1 << 15)]), fraction_bits=LOGIT_BITS) for i in parts
-    ]
-    return np.concatenate(jax.device_get(found))

@@ -34,7 +34,7 @@ from records import claim, write_record
 from rich.table import Table
 from zeroing import ZeroingConfig
 
-from qevo.compress import coarsen, compress, decompress, open_compressed, summarize
+from qevo.compress import coarsen, compress, decompress, open_compressed, summarise
 from qevo.core.writing import write_whole
 from qevo.data import load
 from qevo.errors import QevoError
@@ -128,7 +128,7 @@ class Run:
         dense, sizes = self.classifier.dense, self.classifier.sizes
         channels = sum(kernel.shape[-1] for kernel in dense.weights.values())
         self.parameters = sum(sizes.values()) + channels
-        file = summarize(open_compressed(compress(coarsen(dense, digits=config.digits))))
+        file = summarise(open_compressed(compress(coarsen(dense, digits=config.digits))))
         self.overhead = file.constants + file.overhead
         self._zeros: dict[float, dict[str, float]] = {}
 
@@ -148,7 +148,7 @@ class Run:
         write_whole(path, data)
         network = decompress(data)  # what is measured is what is in the file
         kernels = {name: np.asarray(kernel) for name, kernel in network.weights.items()}
-        file = summarize(open_compressed(data))
+        file = summarise(open_compressed(data))
         coded = sum(layer.bytes for layer in file.layers)
         plain = b"".join(kernel.tobytes() for kernel in kernels.values())
         zstd = len(data) - coded + len(zstandard.ZstdCompressor(level=22).compress(plain))

@@ -35,7 +35,7 @@ from rich.table import Table
 from zeroing import SHARES, Zeroing, ZeroingConfig, shares_of
 
 from qevo import NetworkProblem, QuantizedNetwork
-from qevo.compress import coarsen, compress, decompress, open_compressed, summarize
+from qevo.compress import coarsen, compress, decompress, open_compressed, summarise
 from qevo.core.writing import write_whole
 from qevo.errors import QevoError
 from qevo.nets import FixedMaps
@@ -147,7 +147,7 @@ class Run:
         data = compress(coarsen(network, digits=self.config.digits))
         write_whole(path, data)
         network = decompress(data)  # what is measured is what is in the file
-        file = summarize(open_compressed(data))
+        file = summarise(open_compressed(data))
         found = {
             "bits": bits,
             "zeros": zeros,

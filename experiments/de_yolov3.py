@@ -28,7 +28,7 @@ from rich.console import Console
 from zeroing import Zeroing, ZeroingConfig
 
 from qevo import NetworkProblem, QuantizedNetwork
-from qevo.compress import compress, decompress, open_compressed, summarize
+from qevo.compress import compress, decompress, open_compressed, summarise
 from qevo.core.writing import write_whole
 from qevo.data import load_detection
 from qevo.detection import place
@@ -139,7 +139,7 @@ def main(config: Config) -> None:
         again = decompress(path.read_bytes())
     for name, kernel in network.weights.items():
         np.testing.assert_array_equal(kernel, again.weights[name])
-    file = summarize(open_compressed(content))
+    file = summarise(open_compressed(content))
     parts = {layer.name: layer for layer in file.layers}
     for part in found.values():
         part |= {"bytes": parts[part["layer"]].bytes, "weights": parts[part["layer"]].weights}

@@ -32,7 +32,7 @@ from qevo.core.folder import CHECKPOINT, METRICS, read_metrics
 from qevo.data import Dataset, load
 from qevo.errors import QevoError
 from qevo.nets.registry import architecture
-from qevo.quantize import FloatTeacher, float_logits
+from qevo.quantize import FloatTeacher, accuracy, float_logits
 from qevo.quantize.rounding import round_squared_error
 from qevo.report.picture import STYLE
 from qevo.run import folder as files
@@ -173,18 +173,15 @@ def report(
     network.save(folder / files.NETWORK)
     parts = {"validation": data.validation, "test": data.test}
 
-    def accuracy(network: QuantizedNetwork) -> dict[str, float]:
-        return {
-            name: float(np.mean(network(part.images).argmax(1) == part.labels))
-            for name, part in parts.items()
-        }
+    def accuracies(network: QuantizedNetwork) -> dict[str, float]:
+        return {name: accuracy(network(part.images), part.labels) for name, part in parts.items()}
 
     generations = [r for r in read_metrics(folder / METRICS) if "validation_errors" in r]
     images = len(data.validation)
     seconds = found.seconds / found.generations
     summary = {
         "command": f"python experiments/from_scratch.py {' '.join(flags(config))}",
-        "accuracy": {"random": accuracy(start), "evolved": accuracy(network)},
+        "accuracy": {"random": accuracies(start), "evolved": accuracies(network)},
         "parameters": sum(kernel.size for kernel in network.weights.values()),
         "generations": found.generations,
         "evaluations": found.evaluations,

@@ -30,10 +30,16 @@ from qevo.quantize.training import TrainingConfig
 from qevo.report.picture import COLORS, STYLE
 from qevo.report.table import METHODS
 from qevo.run import RefineConfig, ShiftStageConfig, StageConfig, TrainConfig, run_once
+from qevo.run import folder as files
 from qevo.run.command import flags
 from qevo.run.session import script
 
 PARTS = ("validation", "test")
+SHARED = TrainConfig(
+    data="fashion_mnist",
+    architecture="lenet_300_100",
+    training=TrainingConfig(epochs=20, batch=250, learning_rate=2e-3, label_smoothing=0.05),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +66,9 @@ class Config:
 
 def main(config: Config) -> None:
     """Run what is not there yet, then gather."""
+    if config.network not in PUBLISHED:
+        for seed in config.seeds:
+            run_once(teacher(config, seed))
     records = {
         bits: [run_once(settings(config, bits, seed)) for seed in config.seeds]
         for bits in config.bits
@@ -97,24 +106,36 @@ def settings(config: Config, bits: str, seed: int) -> RefineConfig | TrainConfig
             constants=constants,
             weights=ShiftStageConfig(config.weights, ShiftConfig(population=16)),
         )
-    teacher = config.runs / f"refine-{config.network}-{config.bits[0]}-{config.calibration}-{seed}"
-    kept = teacher / "teacher.safetensors"
-    return TrainConfig(
-        data="fashion_mnist",
-        architecture="lenet_300_100",
+    return dataclasses.replace(
+        SHARED,
         bits=(f"*={bits}",),
         calibration=config.calibration,
         name=name,
         runs=config.runs,
         seed=seed,
         split_seed=seed,
-        teacher=kept if kept.exists() and teacher.name != name else None,
-        training=TrainingConfig(epochs=20, batch=250, learning_rate=2e-3, label_smoothing=0.05),
+        teacher=teacher(config, seed).folder / files.TEACHER,
         batch=config.calibration,
         constants=constants,
         weights=StageConfig(
             config.weights, CoevolutionConfig(grouping="block", group=500, margin=0.002)
         ),
+    )
+
+
+def teacher(config: Config, seed: int) -> TrainConfig:
+    """The run that trains a seed's float network, for all numbers of bits, and searches nothing."""
+    none = StageConfig(0, CoevolutionConfig())
+    return dataclasses.replace(
+        SHARED,
+        name=f"refine-{config.network}-teacher-{seed}",
+        runs=config.runs,
+        seed=seed,
+        split_seed=seed,
+        start="nearest",
+        roundings=(),
+        constants=none,
+        weights=none,
     )
 
 

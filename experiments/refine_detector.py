@@ -35,7 +35,7 @@ from rich.table import Table
 from qevo import NetworkProblem, QuantizedNetwork, evolve
 from qevo.algorithms import ShiftConfig, ShiftES
 from qevo.core.folder import CHECKPOINT
-from qevo.nets import FixedMaps, load
+from qevo.nets import FixedMaps, load_safetensors
 from qevo.quantize import FloatTeacher, LayerwiseFit, best_of_n, round_network
 from qevo.quantize.methods import ROUNDINGS
 from qevo.quantize.rounding import FloatLayer, Rounded, Rounding
@@ -158,7 +158,7 @@ class Run:
         """The rounding that is nearest to the float network on the calibration images."""
         known = {name: part["divergence"] for name, part in found["measured"].items()}
         best = min((name for name in known if name != "evolved"), key=known.__getitem__)
-        return load(self.folder / f"{best}.safetensors")
+        return load_safetensors(self.folder / f"{best}.safetensors")
 
     def _evolved(
         self, network: QuantizedNetwork, chosen: np.ndarray, others: np.ndarray
@@ -240,7 +240,7 @@ def draw(path: pathlib.Path, config: Config, subject: Subject) -> None:
     last = "evolved" if config.generations else config.methods[-1]
     found = {}
     for method in dict.fromkeys(("nearest", last)):
-        network = load(folder / f"{method}.safetensors")
+        network = load_safetensors(folder / f"{method}.safetensors")
         found[f"{METHODS[method]}, {bits} bit"] = subject.found(subject.outputs(network))
     subject.draw_examples(path, found, config.examples)
 

@@ -12,8 +12,8 @@ from qevo.compress.container import (
     save,
 )
 from qevo.compress.errors import CompressedFileError
-from qevo.compress.levels import Kind, LayerValues, Levels, assign, codebook, requantize
-from qevo.compress.summary import FileSummary, LayerSummary, summarize
+from qevo.compress.levels import Kind, LayerValues, Levels, assign, choose_levels, codebook
+from qevo.compress.summary import FileSummary, LayerSummary, summarise
 
 __all__ = [
     "Allocation",
@@ -26,6 +26,7 @@ __all__ = [
     "Levels",
     "allocate",
     "assign",
+    "choose_levels",
     "coarsen",
     "codebook",
     "compress",
@@ -34,7 +35,6 @@ __all__ = [
     "open_compressed",
     "read_compressed",
     "reallocate",
-    "requantize",
     "save",
-    "summarize",
+    "summarise",
 ]

@@ -35,8 +35,7 @@ from qevo.compress.integers import decode_integers, encode_integers
 from qevo.compress.varint import Reader, varint
 from qevo.core.writing import write_whole
 from qevo.errors import QevoError
-from qevo.nets.file import load as load_safetensors
-from qevo.nets.file import restore
+from qevo.nets.file import load_safetensors, restore
 from qevo.nets.network import QuantizedNetwork, variables_of
 from qevo.nets.proof import prove
 
@@ -149,16 +148,25 @@ def _check_shapes(header: Header, module: nn.Module) -> None:
     prove(module, header.image_shape, variables_of(weights, constants), layers, ranges)
 
 
-def compress(network: QuantizedNetwork, about: Mapping[str, str | float] | None = None) -> bytes:
+def compress(
+    network: QuantizedNetwork,
+    about: Mapping[str, str | float] | None = None,
+    *,
+    max_weights: int = MAX_WEIGHTS,
+) -> bytes:
     """The file of a network; equal networks give equal bytes.
 
     Args:
       network: any; `decompress` gives back an equal one.
       about: what it was measured at, such as ``{"test accuracy": 0.98}``. Its bytes count.
+      max_weights: that the reader takes.
 
     Raises:
-      QevoError: a layer beyond the coder's limits, or as `header_of`.
+      QevoError: more weights, a layer beyond the coder's limits, or as `header_of` and
+        `pack_header`.
     """
+    if (weights := sum(kernel.size for kernel in network.weights.values())) > max_weights:
+        raise QevoError(f"{weights} weights; a reader takes {max_weights}")
     header = header_of(network, about or {})
     constants = {
         (name, key): np.asarray(network.constants[name][key], np.int32)

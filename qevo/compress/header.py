@@ -142,7 +142,11 @@ def header_of(network: QuantizedNetwork, about: Mapping[str, str | float]) -> He
 
 
 def pack_header(header: Header) -> bytes:
-    """JSON, deflated with a dictionary that knows its words."""
+    """JSON, deflated with a dictionary that knows its words.
+
+    Raises:
+      QevoError: a header that `unpack_header` would refuse.
+    """
     fields = {
         "activation_bits": header.activation_bits,
         "architecture": header.architecture,
@@ -155,9 +159,19 @@ def pack_header(header: Header) -> bytes:
         fields["scales"] = header.scales
     if header.about:
         fields["about"] = header.about
-    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+    if len(text) >= MAX_HEADER:
+        raise QevoError(
+            f"what a file says apart from its numbers takes {len(text)} bytes, and must be less"
+            f" than {MAX_HEADER}: say less about the network"
+        )
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zdict=_DICTIONARY)
-    return deflate.compress(text.encode()) + deflate.flush()
+    packed = deflate.compress(text) + deflate.flush()
+    try:
+        unpack_header(packed)
+    except CompressedFileError as error:
+        raise QevoError(f"no reader would take the file: {error}") from None
+    return packed
 
 
 def unpack_header(data: bytes) -> Header:

@@ -205,7 +205,7 @@ def assign(layer: LayerValues, levels: np.ndarray, *, price: float = 0.0) -> Lev
     return Levels(indices, levels.astype(np.int8), error, model_bits(weights))
 
 
-def requantize(
+def choose_levels(
     layer: LayerValues,
     kind: Kind,
     count: int,

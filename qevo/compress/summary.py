@@ -67,7 +67,7 @@ class FileSummary:
     about: dict[str, str | float]
 
 
-def summarize(file: CompressedNetwork) -> FileSummary:
+def summarise(file: CompressedNetwork) -> FileSummary:
     """Decode each layer in turn and count.
 
     Raises:

@@ -78,6 +78,14 @@ def devices_of(kind: str | None) -> list[Device]:
         raise QevoError(f"no device of kind {kind!r} here; there is: {_listing()}") from None
 
 
+def device_in_use() -> Device:
+    """Where JAX computes by default: as `jax.default_device` says, or this process's first one."""
+    chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    if chosen is None or isinstance(chosen, str):
+        return jax.local_devices(backend=chosen)[0]
+    return chosen
+
+
 def check_memory(compiled: Any, device: Device, population: int, chunk: int | None) -> None:
     """Refuse a program that would not fit into a device's memory, before it runs.
 

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from qevo.errors import QevoError
 from qevo.export.steps import Multiply, steps_of
-from qevo.nets.file import PACKED_VERSION, header_of, load, serialized, tensors_of
+from qevo.nets.file import PACKED_VERSION, header_of, load_safetensors, serialized, tensors_of
 from qevo.nets.network import QuantizedNetwork
 from qevo.nets.packing import field_bits, pack
 
@@ -60,7 +60,7 @@ def read_packed(path: str | os.PathLike[str], module: nn.Module | None = None) -
     Raises:
       QevoError: as `qevo.load`.
     """
-    return load(path, module)
+    return load_safetensors(path, module)
 
 
 def packed_difference(network: QuantizedNetwork, data: bytes) -> str | None:
@@ -84,8 +84,11 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return a.dtype == b.dtype and np.array_equal(a, b)
 
 
-def packed_bytes(network: QuantizedNetwork) -> int:
-    """The bytes of all packed weights."""
+def field_bytes(network: QuantizedNetwork) -> int:
+    """The bytes of all weights in the file, a ternary one in a field of two bits.
+
+    `qevo.quantize.sensitivity.packed_bytes` counts five ternary ones to a byte.
+    """
     limits = {name: (facts.weight_low, facts.weight_high) for name, facts in network.layers.items()}
     return sum(
         -(-np.size(w) * field_bits(*limits[name]) // 8) for name, w in network.weights.items()

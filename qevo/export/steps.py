@@ -157,18 +157,18 @@ class Recording(Numerics):
     network: QuantizedNetwork
     steps: list[Step] = dataclasses.field(default_factory=list)
 
-    def input(self, images: Any, *, name: str = "input") -> Tensor:
+    def input(self, images: Any) -> Tensor:
         network = self.network
         shape = network.image_shape
         pixels = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None], (256, shape[-1]))
         table = np.asarray(network.prepare(jnp.asarray(pixels.reshape(256, 1, 1, -1))))
-        rule = self._constants(name)
+        rule = self._constants("input")
         scale, offset = (
             np.broadcast_to(rule[key] / 2.0 ** rule["shift"], shape[-1:])
             for key in ("multiplier", "bias")
         )
-        images = (Tensor("images", shape),)
-        return self._keep(Input(Tensor(name, shape), images, table.reshape(256, -1), scale, offset))
+        images, output = (Tensor("images", shape),), Tensor("input", shape)
+        return self._keep(Input(output, images, table.reshape(256, -1), scale, offset))
 
     def product(self, x: Tensor, layer: Product, *, name: str) -> Tensor:
         return _Named(functools.partial(self._product, layer), name=name)(x)

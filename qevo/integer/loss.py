@@ -50,6 +50,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, *, fraction_bits: int) -
       ValueError: if a bound on B, C or ``fraction_bits`` does not hold.
       TypeError: if the logits are not int32.
     """
+    _check_batch(len(logits))
     gaps = _gaps(logits, fraction_bits)
     gap = jnp.sum(jnp.where(_is_label(logits, labels), gaps, 0), axis=-1, dtype=jnp.int32)
     return _loss((gap << (15 - _GAP_BITS)) + _log_sum(gaps))
@@ -71,6 +72,7 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array, *, fraction_bits: 
     Raises:
       ValueError, TypeError: as `cross_entropy`.
     """
+    _check_batch(len(logits))
     gaps = _gaps(logits, fraction_bits)
     # At most TARGET_TOTAL * 2**18 = 2**30.
     gap = jnp.sum(targets * gaps, axis=-1, dtype=jnp.int32)
@@ -81,7 +83,7 @@ def softmax(logits: jax.Array, *, fraction_bits: int) -> jax.Array:
     """A teacher's soft labels: the softmax of its logits as exact frequencies.
 
     Args:
-      logits: int32 ``[B, C]``, as for `cross_entropy`.
+      logits: int32 ``[B, C]``, as for `cross_entropy`, but any B.
       fraction_bits: of the logits, 0 to 26; one more is a temperature twice as high.
 
     Returns:
@@ -195,8 +197,7 @@ def _gaps(logits: jax.Array, fraction_bits: int) -> jax.Array:
     """``max(logits) - logits`` with 13 fraction bits, up to 32 nats, int32 ``[B, C]``."""
     if logits.dtype != jnp.int32:
         raise TypeError(f"losses take int32 logits, not {logits.dtype}")
-    batch, classes = logits.shape
-    _check_batch(batch)
+    _, classes = logits.shape
     if not 1 <= classes <= CLASS_LIMIT:
         raise ValueError(f"1 to {CLASS_LIMIT} classes, not {classes}")
     if not 0 <= fraction_bits <= _FRACTION_LIMIT:

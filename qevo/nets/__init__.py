@@ -2,7 +2,7 @@
 
 from qevo.nets.arithmetic import LayerArithmetic
 from qevo.nets.autoencoder import Autoencoder
-from qevo.nets.file import load, save
+from qevo.nets.file import load_safetensors, save_safetensors
 from qevo.nets.fixed_maps import FixedMaps
 from qevo.nets.float_numerics import Calibrating, Float
 from qevo.nets.images import IMAGENET_PIXELS, RAW_PIXELS, UNIT_RANGE, PixelScaling
@@ -41,8 +41,8 @@ __all__ = [
     "ResNet32",
     "ResNet56",
     "architecture",
-    "load",
+    "load_safetensors",
     "reconstruct",
     "reconstruction_errors",
-    "save",
+    "save_safetensors",
 ]

@@ -29,7 +29,7 @@ _KEY = "qevo"  # the one metadata key: several would be written in no fixed orde
 _UNSAVED = {"parent", "name", "numerics"}
 
 
-def save(network: QuantizedNetwork, path: str | os.PathLike[str]) -> None:
+def save_safetensors(network: QuantizedNetwork, path: str | os.PathLike[str]) -> None:
     """Write a network file; equal networks give equal bytes, whatever the machine.
 
     Tensors are ``weights:LAYER`` (int8) and ``constants:LAYER:KEY`` (int32); the metadata is sorted
@@ -68,7 +68,9 @@ def serialized(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> bytes:
     return serialize(contiguous, metadata)
 
 
-def load(path: str | os.PathLike[str], module: nn.Module | None = None) -> QuantizedNetwork:
+def load_safetensors(
+    path: str | os.PathLike[str], module: nn.Module | None = None
+) -> QuantizedNetwork:
     """Read a network file, packed or not, and check all of it against the architecture.
 
     Args:

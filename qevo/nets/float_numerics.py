@@ -15,6 +15,7 @@ from jax import lax
 from qevo.errors import QevoError
 from qevo.integer.depthwise import depthwise
 from qevo.integer.patches import explicit_padding
+from qevo.nets.array_numerics import ArrayNumerics
 from qevo.nets.channels import pad_channels
 from qevo.nets.images import UNIT_RANGE, PixelScaling
 from qevo.nets.maps import in_a_row
@@ -86,7 +87,7 @@ class _FloatProduct(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Float(Numerics):
+class Float(ArrayNumerics):
     """Float32 with batch norm; trains with optax.
 
     Collections: ``params`` (per layer kernel, and bias or norm/scale and norm/bias) and, where
@@ -96,7 +97,7 @@ class Float(Numerics):
     train: bool = False
     scaling: PixelScaling = UNIT_RANGE
 
-    def input(self, images: jax.Array, *, name: str = "input") -> jax.Array:
+    def input(self, images: jax.Array) -> jax.Array:
         return self.scaling(images)
 
     def product(self, x: jax.Array, layer: Product, *, name: str) -> jax.Array:
@@ -117,23 +118,8 @@ class Float(Numerics):
     ) -> jax.Array:
         return max_pool(x, window, strides, padding)
 
-    def pad_channels(self, x: jax.Array, before: int, after: int) -> jax.Array:
-        return pad_channels(x, before, after)
-
-    def upsample(self, x: jax.Array, factor: int = 2) -> jax.Array:
-        return upsample(x, factor)
-
-    def concat(self, *parts: jax.Array, name: str) -> jax.Array:
-        return jnp.concatenate(parts, axis=-1)
-
     def average_pool(self, x: jax.Array, *, name: str) -> jax.Array:
         return x.mean((1, 2))
-
-    def flatten(self, x: jax.Array) -> jax.Array:
-        return x.reshape(x.shape[0], math.prod(x.shape[1:]))
-
-    def outputs(self, *maps: jax.Array) -> jax.Array:
-        return in_a_row(maps)
 
 
 @struct.dataclass
@@ -221,9 +207,9 @@ class Calibrating(Numerics):
 
     scaling: PixelScaling = UNIT_RANGE
 
-    def input(self, images: jax.Array, *, name: str = "input") -> Observed:
+    def input(self, images: jax.Array) -> Observed:
         value = self.scaling(images)
-        return _Site(signed=any(o < 0 for o in self.scaling.offset), name=name)(value)
+        return _Site(signed=any(o < 0 for o in self.scaling.offset), name="input")(value)
 
     def product(self, x: Observed, layer: Product, *, name: str) -> Any:
         return _FoldedProduct(layer, name=name)(x)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -14,16 +13,15 @@ from flax import linen as nn
 from flax.core import FrozenDict
 from jax.ad_checkpoint import checkpoint_name
 
+from qevo.core.devices import device_in_use
 from qevo.integer.depthwise import depthwise
 from qevo.integer.patches import explicit_padding
 from qevo.integer.products import Path, choose_path, conv, dot
 from qevo.integer.requantize import leaky_parts, requantize, shift_round
 from qevo.nets.arithmetic import LayerArithmetic
-from qevo.nets.channels import pad_channels
-from qevo.nets.maps import in_a_row
-from qevo.nets.numerics import Numerics, Product, SumActivation
+from qevo.nets.array_numerics import ArrayNumerics
+from qevo.nets.numerics import Product, SumActivation
 from qevo.nets.pooling import max_pool
-from qevo.nets.upsampling import upsample
 
 Arithmetic = Literal["int", "fast"]
 
@@ -60,11 +58,11 @@ def default_path(
     arithmetic: Arithmetic,
     bound: int,
 ) -> Path:
-    """What `choose_path` takes on this backend for an input and a kernel of these shapes."""
+    """What `choose_path` takes on the device in use for an input and a kernel of these shapes."""
     if layer.depthwise:
         return "int8"
     choose = functools.partial(
-        choose_path, bound=bound, arithmetic=arithmetic, backend=jax.default_backend()
+        choose_path, bound=bound, arithmetic=arithmetic, backend=device_in_use().platform
     )
     if layer.kind == "dense":
         return choose("dot")
@@ -165,7 +163,7 @@ class _IntegerAverage(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Integer(Numerics):
+class Integer(ArrayNumerics):
     """Integers only: a pure function of int8 kernels and int32 constants.
 
     Collections: ``weights`` (kernel, int8) and ``constants`` (int32; see `QuantizedNetwork`). Each
@@ -197,7 +195,7 @@ class Integer(Numerics):
             path=self.paths.get(name),
         )
 
-    def input(self, images: jax.Array, *, name: str = "input") -> jax.Array:
+    def input(self, images: jax.Array) -> jax.Array:
         if images.dtype != jnp.int8:
             raise TypeError(f"an integer network takes prepared int8 images, not {images.dtype}")
         return images
@@ -220,20 +218,5 @@ class Integer(Numerics):
     ) -> jax.Array:
         return keep(max_pool(x, window, strides, padding))
 
-    def pad_channels(self, x: jax.Array, before: int, after: int) -> jax.Array:
-        return pad_channels(x, before, after)
-
-    def upsample(self, x: jax.Array, factor: int = 2) -> jax.Array:
-        return upsample(x, factor)
-
-    def concat(self, *parts: jax.Array, name: str) -> jax.Array:
-        return jnp.concatenate(parts, axis=-1)
-
     def average_pool(self, x: jax.Array, *, name: str) -> jax.Array:
         return _IntegerAverage(self, name=name)(x)
-
-    def flatten(self, x: jax.Array) -> jax.Array:
-        return x.reshape(x.shape[0], math.prod(x.shape[1:]))
-
-    def outputs(self, *maps: jax.Array) -> jax.Array:
-        return in_a_row(maps)

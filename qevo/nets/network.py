@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.core import FrozenDict
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from qevo.errors import QevoError
 from qevo.integer.products import Path
@@ -31,12 +31,13 @@ Weights = Mapping[str, jax.Array]
 Constants = Mapping[str, Mapping[str, jax.Array]]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class QuantizedNetwork:
     """An integer network: what conversion makes, the search edits and the file holds.
 
     A layer is called by its path in the architecture ("conv_0", "stage_1/conv_0"). Construction
-    checks every tensor against the architecture and proves every bound.
+    checks every tensor against the architecture and proves every bound. Equal networks have equal
+    numbers everywhere, in the scales too; like arrays, they have no hash.
 
     Attributes:
       module: the architecture; its numerics do not matter.
@@ -80,6 +81,20 @@ class QuantizedNetwork:
         object.__setattr__(self, "layers", layers)
         object.__setattr__(self, "head", proof.head)
         object.__setattr__(self, "output_shape", proof.output_shape)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, QuantizedNetwork):
+            return NotImplemented
+        for name in ("image_shape", "fraction_bits", "bits", "activation_bits", "scales"):
+            if getattr(self, name) != getattr(other, name):
+                return False
+        ours: dict[Any, Any] = flatten_dict(variables_of(self.weights, self.constants))
+        theirs: dict[Any, Any] = flatten_dict(variables_of(other.weights, other.constants))
+        return (
+            self.integer_module("int") == other.integer_module("int")
+            and ours.keys() == theirs.keys()
+            and all(np.array_equal(ours[key], theirs[key]) for key in ours)
+        )
 
     @property
     def output_scale(self) -> float:
@@ -151,9 +166,9 @@ class QuantizedNetwork:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file; equal networks give equal bytes. See `qevo.nets.file`."""
-        from qevo.nets.file import save  # which imports this module
+        from qevo.nets.file import save_safetensors  # which imports this module
 
-        save(self, path)
+        save_safetensors(self, path)
 
 
 def variables_of(

@@ -69,7 +69,7 @@ class Numerics(abc.ABC):
     """
 
     @abc.abstractmethod
-    def input(self, images: Any, *, name: str = "input") -> Any:
+    def input(self, images: Any) -> Any:
         """The images as the network's first activation; called once, first."""
 
     @abc.abstractmethod

@@ -15,9 +15,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
-from qevo.core.devices import cores
+from qevo.core.devices import cores, device_in_use
 from qevo.integer.products import Path
 from qevo.nets.integer_numerics import Arithmetic
 from qevo.nets.network import QuantizedNetwork
@@ -74,8 +72,8 @@ def image_rows(network: QuantizedNetwork, batch: int) -> int:
 
 
 def describe_device() -> str:
-    """The kind of device that JAX runs on; for a CPU, its model and the cores of this process."""
-    device = jax.devices()[0]
+    """The kind of the device in use; for a CPU, its model and the cores of this process."""
+    device = device_in_use()
     if device.platform != "cpu":
         return device.device_kind
     model = platform.machine()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import jax
 
+from qevo.core.devices import device_in_use
 from qevo.integer.products import FLOAT_LIMIT, INT_LIMIT, Path
 from qevo.nets import timing
 from qevo.nets.integer_numerics import Arithmetic, default_path
@@ -67,7 +68,7 @@ def plan(
     more = max(rows, min(MORE_ROWS, batch))
     jobs = timing.product_jobs(network, rows)
     if chunks is None:
-        chunks = (1,) if jax.default_backend() == "cpu" else (1, 16, 64)
+        chunks = (1,) if device_in_use().platform == "cpu" else (1, 16, 64)
     device = describe_device()
     setup = [METHOD, device, jax.__version__, arithmetic, list(chunks), rows, more]
     setup += [repr(jobs), repr(network.module)]

@@ -121,8 +121,8 @@ class Proving(Numerics):
         self.seen[name] = None
         return self.ranges[name]
 
-    def input(self, images: tuple[int, ...], *, name: str = "input") -> Extent:
-        return Extent(images, *self.range_of(name))
+    def input(self, images: tuple[int, ...]) -> Extent:
+        return Extent(images, *self.range_of("input"))
 
     def product(self, x: Extent, layer: Product, *, name: str) -> Extent:
         return _ProveProduct(layer, self, name=name)(x)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qevo.core.devices import device_in_use
 from qevo.integer.patches import explicit_padding
 from qevo.integer.products import FLOAT_LIMIT, Path
 from qevo.integer.requantize import requantize
@@ -83,7 +84,7 @@ def exact_paths(job: Job, arithmetic: Arithmetic) -> Iterator[Path]:
             continue
         if layout == "banded" and job.kernel[2] > FEW_CHANNELS:
             continue
-        if not layout and job.layer.kind == "conv" and jax.default_backend() != "cpu":
+        if not layout and job.layer.kind == "conv" and device_in_use().platform != "cpu":
             continue  # a library convolution may use a transform, which is not exact
         yield path
 

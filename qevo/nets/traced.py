@@ -34,7 +34,7 @@ class Call(NamedTuple):
 
 class Traced(nn.Module):
     """Replays calls on whatever numerics it is given; `qevo.quantize.trace` makes it, and
-    `qevo.detection.darknet`."""
+    `qevo.quantize.importing.darknet`."""
 
     numerics: Numerics = Float()
     calls: tuple[Call, ...] = ()

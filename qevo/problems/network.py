@@ -89,7 +89,7 @@ class NetworkProblem(Problem):
         channels: int = CHANNELS,
         layers: Sequence[str] | None = None,
         plan: Plan | None = None,
-        candidate_chunk: int | None = 1,
+        candidate_chunk: int | None = None,
         batch_chunk: int | None = None,
     ) -> NetworkProblem:
         """The search around ``network``.
@@ -116,7 +116,7 @@ class NetworkProblem(Problem):
           layers: those with genes; all by default.
           plan: how to compute each layer on this device, as `qevo.nets.planning.plan` measured it;
             the rule of `choose_path` without one. It changes no bit, and neither do the chunks:
-          candidate_chunk: candidates evaluated side by side.
+          candidate_chunk: candidates evaluated side by side; by default the plan's, or 1.
           batch_chunk: images evaluated at once; by default the plan's, or 64 where there are
             convolutions, else the batch.
 
@@ -127,6 +127,11 @@ class NetworkProblem(Problem):
         if validation_targets is None:
             validation_targets = validation_labels
         _check_settings(loss, arithmetic, batch_size, candidate_chunk, batch_chunk)
+        if plan and arithmetic == "int" and plan.arithmetic != "int":
+            raise QevoError(
+                "a plan for arithmetic='fast' may compute in floats: take arithmetic='fast' here,"
+                " or plan(network, arithmetic='int')"
+            )
         _check_images(network, "search images", images)
         _check_images(network, "validation images", validation_images)
         prepare = jax.jit(network.prepare)
@@ -189,7 +194,7 @@ class NetworkProblem(Problem):
             fixed=fixed,
             summed=max(batch_size, len(validation_images)),
             batch_chunk=batch_chunk or rows,
-            candidate_chunk=candidate_chunk,
+            candidate_chunk=candidate_chunk or (plan.candidate_chunk if plan else 1),
         )
 
     def batch(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:

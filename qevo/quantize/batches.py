@@ -33,5 +33,8 @@ def over_batches(
     fn: Callable[..., Any], *arrays: np.ndarray, size: int | None = None, **options: Any
 ) -> np.ndarray:
     """``fn(*batch, **options)`` over all images of the arrays, concatenated on the host."""
+    count = len(arrays[0])
+    if not count:  # what one would give says the shape
+        arrays = tuple(np.zeros((1, *array.shape[1:]), array.dtype) for array in arrays)
     parts = [np.asarray(fn(*batch, **options)) for batch in batches(*arrays, size=size)]
-    return np.concatenate(parts)[: len(arrays[0])]
+    return np.concatenate(parts)[:count]

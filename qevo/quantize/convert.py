@@ -6,7 +6,6 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
@@ -15,11 +14,11 @@ from qevo.errors import QevoError
 from qevo.nets.float_numerics import Float
 from qevo.nets.network import QuantizedNetwork
 from qevo.nets.numerics import Head
-from qevo.quantize.batches import over_batches
 from qevo.quantize.bits import BitsByPattern, bits_per_layer
 from qevo.quantize.calibration import calibrate
 from qevo.quantize.converting import Converting, last_limits
 from qevo.quantize.folding import fold_batch_norm
+from qevo.quantize.outputs import divergence, float_logits
 from qevo.quantize.rounding import Rounding
 from qevo.quantize.variables import variable_shapes
 
@@ -139,20 +138,6 @@ class FloatTeacher:
         return float_logits(self.module, self.variables, self.images)
 
 
-def divergence(expected: np.ndarray, found: np.ndarray, head: Head = "logits") -> float:
-    """How far outputs are from the expected ones.
-
-    Args:
-      expected, found: logits ``[n, C]``, for the mean Kullback-Leibler divergence of their classes
-        in nats; or images ``[n, H, W, C]`` or maps ``[n, N]``, for the mean squared difference.
-      head: which of them.
-    """
-    if head != "logits":
-        return float(np.square(found - expected, dtype=np.float64).mean())
-    true, other = _log_softmax(expected), _log_softmax(found)
-    return float((np.exp(true) * (true - other)).sum(-1).mean())
-
-
 def _check_variables(module: nn.Module, variables: Mapping[str, Any], images: np.ndarray) -> None:
     wanted = variable_shapes(module, images.shape[1:])
     found: dict[str, Any] = flatten_dict({name: variables[name] for name in variables}, sep="/")
@@ -172,23 +157,3 @@ def layer_names(folded: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[s
     if "kernel" in folded:
         return ["/".join(path)]
     return [name for key, part in folded.items() for name in layer_names(part, (*path, key))]
-
-
-def float_logits(module: nn.Module, variables: Mapping[str, Any], images: np.ndarray) -> np.ndarray:
-    """Logits float32 ``[n, C]`` of a float network for uint8 images ``[n, H, W, C]``, or images."""
-    return over_batches(functools.partial(_forward, module, variables), images)
-
-
-def log_probabilities(network: QuantizedNetwork, images: np.ndarray) -> np.ndarray:
-    """Logarithms of a quantized network's classes, float64 ``[n, C]``."""
-    return _log_softmax(network(images) / 2.0**network.fraction_bits)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _forward(module: nn.Module, variables: Any, images: jax.Array) -> Any:
-    return module.apply(variables, images)
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

@@ -85,9 +85,9 @@ class Converting(Numerics):
     fraction_bits: int | None = None
     parts: Parts = dataclasses.field(default_factory=Parts)
 
-    def input(self, images: np.ndarray, *, name: str = "input") -> Both:
-        rule, site = image_rule(self.scaling), self.sites[name]
-        constants = self._record(name, site, rule.constants)
+    def input(self, images: np.ndarray) -> Both:
+        rule, site = image_rule(self.scaling), self.sites["input"]
+        constants = self._record("input", site, rule.constants)
         real = over_batches(_scale_pixels, images, scaling=self.scaling)
         limits = {"low": rule.low, "high": rule.high}
         return Both(real, over_batches(_prepare, images, constants=constants, **limits), site)

@@ -18,8 +18,9 @@ from qevo.nets.float_numerics import Calibrating
 from qevo.nets.network import QuantizedNetwork
 from qevo.nets.numerics import Head
 from qevo.quantize.batches import over_batches
-from qevo.quantize.convert import FloatTeacher, divergence
+from qevo.quantize.convert import FloatTeacher
 from qevo.quantize.gram import Moments
+from qevo.quantize.outputs import divergence
 from qevo.quantize.rounding import (
     FloatLayer,
     Rounded,

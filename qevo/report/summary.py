@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from qevo.core.writing import write_whole
 from qevo.report.table import METHODS
 
 
@@ -32,9 +33,8 @@ def summarise(path: pathlib.Path, runs: Sequence[dict[str, Any]], *, command: st
         cells.append(f"{100 * test['least']:.2f} to {100 * test['most']:.2f}")
         table.add_row(METHODS[method], *cells, style="bold" if method == "evolved" else "")
     Console().print(table)
-    path.parent.mkdir(parents=True, exist_ok=True)
     record = {"command": command, "accuracy": summary, "runs": list(runs)}
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def spreads(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:

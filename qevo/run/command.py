@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import shlex
 from typing import Any
 
 from flax.traverse_util import flatten_dict
 
-from qevo.run.config import AnyConfig, TrainConfig
+from qevo.run.config import AnyConfig, RefineConfig, SensitivityConfig, TrainConfig
 
+_COMMANDS = {TrainConfig: "train", RefineConfig: "refine", SensitivityConfig: "sensitivity"}
 _SESSION = {"resume", "max_seconds"}  # of one session, not of the run
 
 
-def command_line(config: AnyConfig) -> str:
-    """`qevo train` or `qevo refine` with what differs from the defaults."""
-    words = ["qevo", "train" if isinstance(config, TrainConfig) else "refine"]
+def command_line(config: AnyConfig | SensitivityConfig, run: pathlib.Path | None = None) -> str:
+    """The command with what differs from the defaults, for ``run`` where it takes a run folder."""
+    words = ["qevo", _COMMANDS[type(config)], *([] if run is None else [str(run)])]
     known, ours = _flat(type(config)()), _flat(config)
     for name, value in ours.items():
         if name in _SESSION or value == known.get(name):
@@ -46,5 +48,5 @@ def _words(value: Any) -> list[str]:
     return [str(value)]
 
 
-def _flat(config: AnyConfig) -> dict[str, Any]:
+def _flat(config: Any) -> dict[str, Any]:
     return flatten_dict(dataclasses.asdict(config), sep=".")

@@ -7,7 +7,6 @@ import hashlib
 import json
 import pathlib
 
-import numpy as np
 from rich.box import SIMPLE
 from rich.table import Table
 
@@ -19,10 +18,10 @@ from qevo.compress.container import (
     open_compressed,
     read_compressed,
 )
-from qevo.compress.summary import FileSummary, summarize
+from qevo.compress.summary import FileSummary, summarise
 from qevo.core.writing import write_whole
 from qevo.errors import QevoError
-from qevo.nets.file import load, save
+from qevo.nets.file import load_safetensors, save_safetensors
 from qevo.nets.network import QuantizedNetwork
 from qevo.run import folder as files
 from qevo.run.console import console, say
@@ -48,9 +47,10 @@ def compress_file(path: pathlib.Path, output: pathlib.Path | None = None) -> Fil
     output = output or path.with_suffix(SUFFIX)
     network = network_of(path)
     data = compress(network, _measured(path))
-    _check_equal(network, decompress(data, network.module))
+    if decompress(data, network.module) != network:
+        raise AssertionError("a compressed network reads back as another one")
     write_whole(output, data)
-    summary = summarize(open_compressed(data))
+    summary = summarise(open_compressed(data))
     say(
         f"wrote {output}: {summary.bytes:,} bytes, {summary.ratio:.1f} times less than"
         f" {summary.parameters:,} float parameters"
@@ -75,7 +75,7 @@ def decompress_file(path: pathlib.Path, output: pathlib.Path | None = None) -> N
         output = path.with_suffix(".safetensors")
         if output.exists() and not _is_same(output, network):
             raise QevoError(f"{output} is there and holds another network; say -o to replace it")
-    save(network, output)
+    save_safetensors(network, output)
     say(f"wrote {output}: {output.stat().st_size:,} bytes")
 
 
@@ -89,7 +89,7 @@ def inspect_file(path: pathlib.Path, *, as_json: bool = False) -> FileSummary:
         file = read_compressed(path)
     else:
         file = open_compressed(compress(network_of(path), _measured(path)))
-    summary = summarize(file)
+    summary = summarise(file)
     if as_json:
         print(json.dumps(dataclasses.asdict(summary), indent=2))
         return summary
@@ -139,27 +139,8 @@ def _measured(path: pathlib.Path) -> dict[str, str | float]:
     return {"data": pathlib.PurePath(result["data"]).name} | about
 
 
-def _check_equal(first: QuantizedNetwork, second: QuantizedNetwork) -> None:
-    """What is written must be what was read; the float scales included."""
-    if not _equal(first, second):
-        raise AssertionError("a compressed network reads back as another one")
-
-
 def _is_same(path: pathlib.Path, network: QuantizedNetwork) -> bool:
     try:
-        return _equal(load(path, network.module), network)
+        return load_safetensors(path, network.module) == network
     except QevoError:
         return False
-
-
-def _equal(first: QuantizedNetwork, second: QuantizedNetwork) -> bool:
-    names = ("layers", "ranges", "fraction_bits", "bits", "activation_bits", "scales")
-    if any(getattr(first, name) != getattr(second, name) for name in names):
-        return False
-    pairs = [(first.weights[name], second.weights[name]) for name in first.layers]
-    pairs += [
-        (value, second.constants[name][key])
-        for name, part in first.constants.items()
-        for key, value in part.items()
-    ]
-    return all(np.array_equal(a, b) for a, b in pairs)

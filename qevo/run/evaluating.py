@@ -13,12 +13,12 @@ from qevo.nets.integer_numerics import Arithmetic
 from qevo.nets.plan import Plan
 from qevo.nets.planning import plan
 from qevo.nets.reconstruction import FixedImages, reconstruction_errors
+from qevo.quantize.outputs import accuracy
 from qevo.run import folder as files
 from qevo.run.config import RefineConfig
 from qevo.run.console import console, say
 from qevo.run.networks import network_of
 from qevo.run.own import refine_data
-from qevo.run.pipeline import accuracy
 from qevo.run.session import plans_file
 
 
@@ -58,7 +58,7 @@ def evaluate_file(
     def measure(split: Split) -> float:
         if image:
             return FixedImages.of(network).mean(reconstruction_errors(network, split.images))
-        return accuracy(lambda x: network(x, arithmetic=arithmetic), split)
+        return accuracy(network(split.images, arithmetic=arithmetic), split.labels)
 
     result = {"validation": measure(images.validation), "test": measure(images.test)}
     bits = ", ".join(f"{layer} {bits}" for layer, bits in network.bits.items())

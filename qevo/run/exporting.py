@@ -23,7 +23,7 @@ from qevo.export import (
     run_c,
     run_onnx,
 )
-from qevo.export.packed import packed_bytes
+from qevo.export.packed import field_bytes
 from qevo.nets.network import QuantizedNetwork
 from qevo.run import folder as files
 from qevo.run.console import say
@@ -82,7 +82,7 @@ def export_file(config: ExportConfig) -> pathlib.Path:
     elif config.to == "safetensors":
         data = packed_file(network)
         count = sum(np.size(w) for w in network.weights.values())
-        takes = f"{count:,} weights in {packed_bytes(network):,} bytes"
+        takes = f"{count:,} weights in {field_bytes(network):,} bytes"
     else:
         data = onnx_model(network, "integer" if config.to == "onnx" else "qdq")
         takes = f"{sum(np.size(w) for w in network.weights.values()):,} weights"

@@ -16,20 +16,20 @@ from typing import Any, TypeVar
 import numpy as np
 from safetensors import safe_open
 
-from qevo.compress import FileSummary, compress, open_compressed, summarize
+from qevo.compress import FileSummary, compress, open_compressed, summarise
 from qevo.core.folder import METRICS, read_metrics
 from qevo.data import Dataset
 from qevo.errors import QevoError
 from qevo.integer.loss import UNIT
 from qevo.nets.arithmetic import levels
 from qevo.nets.network import QuantizedNetwork
-from qevo.quantize.convert import float_logits
+from qevo.quantize.outputs import float_logits
 from qevo.quantize.sensitivity import packed_bytes
 from qevo.report.figures import png_of_image
 from qevo.run import folder as files
+from qevo.run import listing
 from qevo.run.command import command_line
 from qevo.run.config import AnyConfig, RefineConfig
-from qevo.run.listing import summarise
 from qevo.run.networks import network_of
 from qevo.run.own import own_network
 from qevo.run.preparation import load_data
@@ -72,7 +72,7 @@ def gather(path: pathlib.Path, *, examples: int) -> dict[str, Any]:
     """
     here = path.resolve()  # a run folder may have been moved
     config = dataclasses.replace(files.read_config(path), runs=here.parent, name=here.name)
-    run, summary = Gatherer(path, config), summarise(here)
+    run, summary = Gatherer(path, config), listing.summarise(here)
     found = files.read_result(path) or {}
     if not found:
         verb = "is going on" if summary.state == "running" else "has not finished"
@@ -81,7 +81,7 @@ def gather(path: pathlib.Path, *, examples: int) -> dict[str, Any]:
     data = run.attempt("images", lambda: _data(run))
     start = run.attempt("start", lambda: network_of(path / f"{config.start}.safetensors"))
     network = start and run.attempt("network", lambda: _network(run, start))
-    file = network and summarize(open_compressed(compress(network)))
+    file = network and summarise(open_compressed(compress(network)))
     return {
         **dataclasses.asdict(summary),
         "folder": str(path),

@@ -22,8 +22,8 @@ from qevo.errors import QevoError
 from qevo.nets.float_numerics import Float
 from qevo.nets.images import IMAGENET_PIXELS, RAW_PIXELS, UNIT_RANGE, PixelScaling
 from qevo.nets.registry import ARCHITECTURES, STORED, architecture
-from qevo.quantize.convert import float_logits
 from qevo.quantize.importing import fit_arrays, read_arrays, trace
+from qevo.quantize.outputs import float_logits
 from qevo.quantize.published import load_published, published_scaling
 from qevo.run.config import NetworkConfig
 

@@ -16,9 +16,10 @@ from qevo.core.devices import devices_of, own_devices
 from qevo.core.evolve import Result
 from qevo.core.folder import METRICS
 from qevo.core.hosts import from_first
-from qevo.data import Dataset, Split
+from qevo.data import Dataset
 from qevo.nets.network import QuantizedNetwork
-from qevo.quantize.convert import FloatTeacher, float_logits
+from qevo.quantize.convert import FloatTeacher
+from qevo.quantize.outputs import accuracy, float_logits
 from qevo.quantize.sensitivity import layer_costs
 from qevo.report.layers import draw_layers, layers_table
 from qevo.report.picture import draw_run
@@ -184,15 +185,8 @@ def _compare_layers(
 
 
 def _accuracies(logits: Callable[[np.ndarray], Any], data: Dataset) -> dict[str, float]:
-    return {
-        "validation": accuracy(logits, data.validation),
-        "test": accuracy(logits, data.test),
-    }
-
-
-def accuracy(logits: Callable[[np.ndarray], Any], split: Split) -> float:
-    """Share of images whose largest logit is their label's."""
-    return float(np.mean(np.argmax(logits(split.images), axis=1) == split.labels))
+    parts = {"validation": data.validation, "test": data.test}
+    return {name: accuracy(logits(part.images), part.labels) for name, part in parts.items()}
 
 
 def _show(config: AnyConfig, result: dict[str, Any], searches: dict[str, Result]) -> None:

@@ -12,21 +12,20 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from qevo.core.space import GENE_MAX, Space
 from qevo.data import Dataset, load
 from qevo.errors import QevoError
-from qevo.integer.loss import BATCH_LIMIT, softmax
-from qevo.nets.file import load as load_network
+from qevo.integer.loss import BATCH_LIMIT
+from qevo.nets.file import load_safetensors
 from qevo.nets.network import QuantizedNetwork
 from qevo.quantize.baselines import best_of_n
 from qevo.quantize.bits import bits_per_layer
-from qevo.quantize.convert import FloatTeacher, float_logits, layer_names
+from qevo.quantize.convert import FloatTeacher, layer_names
 from qevo.quantize.methods import round_network
+from qevo.quantize.outputs import float_logits, soft_labels
 from qevo.report.table import METHODS
 from qevo.run import folder as files
 from qevo.run.config import AnyConfig, RefineConfig, SearchConfig
@@ -36,7 +35,7 @@ from qevo.run.searching import Targets, algorithm
 from qevo.run.teacher import check_teacher, trained_network
 from qevo.run.tracking import summary_writer
 
-SOFT_LABEL_FRACTION = 12  # fraction bits of a float teacher's logits before the integer softmax
+SOFT_LABEL_FRACTION = 12  # fraction bits of a float teacher's logits
 
 MANY = 1 << 14  # genes, more than any count of subgroups
 
@@ -150,7 +149,7 @@ def _roundings(
     for name, make in makers.items():
         path = config.folder / f"{name}.safetensors"
         if path.exists():
-            networks[name] = load_network(path, module)
+            networks[name] = load_safetensors(path, module)
             continue
         with console.status(f"rounding: {name}"):
             began = time.monotonic()
@@ -167,9 +166,9 @@ def _targets(config: SearchConfig, data: Dataset, module: nn.Module, variables: 
     path = config.folder / files.TARGETS
     if config.targets == "teacher" and not path.exists():
 
-        def soft(images: np.ndarray) -> jax.Array:
-            fixed = np.rint(float_logits(module, variables, images) * 2**SOFT_LABEL_FRACTION)
-            return softmax(jnp.asarray(fixed, jnp.int32), fraction_bits=SOFT_LABEL_FRACTION)
+        def soft(images: np.ndarray) -> np.ndarray:
+            logits = float_logits(module, variables, images)
+            return soft_labels(logits, fraction_bits=SOFT_LABEL_FRACTION)
 
         parts = {"search": soft(data.search.images), "validation": soft(data.validation.images)}
         files.save_arrays(path, parts)

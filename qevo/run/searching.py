@@ -101,7 +101,7 @@ def stage_problem(
         batch_size=min(config.batch, len(data.search)),
         arithmetic=config.arithmetic,
         plan=machine,
-        candidate_chunk=config.candidate_chunk or machine.candidate_chunk,
+        candidate_chunk=config.candidate_chunk,
     )
 
 

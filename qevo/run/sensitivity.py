@@ -18,12 +18,13 @@ from flax.traverse_util import flatten_dict
 from qevo.compress.allocation import Allocation, allocate
 from qevo.core.devices import devices_of, own_devices
 from qevo.core.progress import ProgressReport
-from qevo.data import Dataset, Split
+from qevo.data import Dataset
 from qevo.errors import QevoError
 from qevo.nets.arithmetic import levels
 from qevo.nets.network import QuantizedNetwork
-from qevo.quantize.convert import FloatTeacher, divergence, float_logits, layer_names
+from qevo.quantize.convert import FloatTeacher, layer_names
 from qevo.quantize.methods import ROUNDINGS, round_network
+from qevo.quantize.outputs import accuracy, divergence, float_logits
 from qevo.quantize.rounding import round_squared_error
 from qevo.quantize.sensitivity import IMAGES, BitsCost, bits_costs, entropy_bytes, packed_bytes
 from qevo.report.sensitivity import (
@@ -33,6 +34,7 @@ from qevo.report.sensitivity import (
     whole_network_table,
 )
 from qevo.run import folder as files
+from qevo.run.command import command_line
 from qevo.run.config import (
     CalibrationConfig,
     NetworkConfig,
@@ -92,6 +94,7 @@ def measure_sensitivity(
             for name, row in costs.items()
         }
         result: dict[str, Any] = {
+            "command": command_line(config, run),
             "network": subject.name,
             "method": config.method,
             "size": config.size,
@@ -101,9 +104,17 @@ def measure_sensitivity(
             "curve": _curve(costs, config.size),
             "allocation": None,
             "whole_network": None,
+            "seconds": time.monotonic() - began,
+            **origin(config.device),
         }
+        folder = _folder(config, run, subject)
+        _write(folder, result)
         if budget is not None:
-            found = _share_out(costs, config.size, budget)
+            try:
+                found = _share_out(costs, config.size, budget)
+            except QevoError as error:
+                kept = folder / files.SENSITIVITY
+                raise QevoError(f"{error}; the measurement is in {kept}") from None
             chosen = {n: columns[option] for n, option in zip(costs, found.choice, strict=True)}
             result["allocation"] = {
                 "budget": budget,
@@ -114,8 +125,9 @@ def measure_sensitivity(
                 "flags": bits_flags(chosen),
             }
             result["whole_network"] = _whole(config, subject, teacher, costs, chosen, budget)
-        result |= {"seconds": time.monotonic() - began, **origin(config.device)}
-    _report(config, run, subject, result)
+            result["seconds"] = time.monotonic() - began
+            _write(folder, result)
+    _show(folder, result)
     return result
 
 
@@ -266,10 +278,10 @@ def _whole(
             "bytes": sum(packed if config.size == "packed" else coded),
             "calibration": teacher.divergence(network),
             "held_out": divergence(expected, found),
-            "accuracy": _agreement(found, held_out),
+            "accuracy": accuracy(found, held_out.labels),
         }
 
-    known = {"accuracy": _agreement(expected, held_out), "images": len(held_out)}
+    known = {"accuracy": accuracy(expected, held_out.labels), "images": len(held_out)}
     result = {"float": known}
     for label, bits in [("shared", chosen), *((f"all {value}", value) for value in alike)]:
         with console.status(f"measuring the whole network: {label}"):
@@ -278,18 +290,19 @@ def _whole(
     return result
 
 
-def _agreement(logits: np.ndarray, split: Split) -> float:
-    return float(np.mean(logits.argmax(1) == split.labels))
-
-
-def _report(
-    config: SensitivityConfig, run: pathlib.Path | None, subject: _Subject, result: dict[str, Any]
-) -> None:
+def _folder(config: SensitivityConfig, run: pathlib.Path | None, subject: _Subject) -> pathlib.Path:
     name = subject.name.rpartition(":")[2].replace("/", "_")
     folder = config.output or run or pathlib.Path("runs") / f"{name}-sensitivity"
     folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _write(folder: pathlib.Path, result: dict[str, Any]) -> None:
     files.write_json(folder / files.SENSITIVITY, result)
     draw_sensitivity(folder / files.SENSITIVITY_PICTURE, result)
+
+
+def _show(folder: pathlib.Path, result: dict[str, Any]) -> None:
     console.print(sensitivity_table(result))
     console.print(size_table(result))
     if result["allocation"]:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import re
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,7 @@ from qevo.compress import (
     load,
     open_compressed,
     save,
-    summarize,
+    summarise,
 )
 from qevo.compress import header as headers
 from qevo.compress.varint import Reader, varint
@@ -108,7 +109,7 @@ def test_sizes_and_ratio(mlp: QuantizedNetwork, data: bytes) -> None:
     assert file.parameters == weights + 30 + 11 + 5
     assert (file.size, file.ratio) == (len(data), 4 * file.parameters / len(data))
     assert dict(file.header.about) == {"test accuracy": 0.5}
-    summary = summarize(file)
+    summary = summarise(file)
     assert [layer.name for layer in summary.layers] == ["dense_0", "dense_1", "logits"]
     assert (summary.weights, summary.parameters) == (weights, file.parameters)
     parts = sum(layer.bytes for layer in summary.layers)
@@ -244,6 +245,24 @@ def test_the_reader_has_a_limit(mlp: QuantizedNetwork, data: bytes) -> None:
     open_compressed(data, max_weights=weights)
     with pytest.raises(CompressedFileError, match=f"{weights} weights; this reader takes"):
         open_compressed(data, max_weights=weights - 1)
+    with pytest.raises(QevoError, match=f"{weights} weights; a reader takes {weights - 1}"):
+        compress(mlp, max_weights=weights - 1)
+
+
+def test_nothing_is_written_that_a_reader_would_refuse(
+    mlp: QuantizedNetwork, resnet: QuantizedNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(QevoError, match=r"takes 300\d\d\d bytes, .* less than 262144") as e:
+        compress(mlp, {"note": "x" * 300_000})
+    size = int(re.findall(r"\d+", str(e.value))[0])
+    decompress(compress(mlp, {"note": "x" * (300_000 - size + headers.MAX_HEADER - 1)}))
+    monkeypatch.setattr(headers, "_MAX_NAME", 10)
+    with pytest.raises(QevoError, match=r"no reader would take the file: .*'block_.* is no name"):
+        compress(resnet)
+    monkeypatch.undo()
+    monkeypatch.setattr(headers, "_MAX_OPERATION", 1)
+    with pytest.raises(QevoError, match=r"no reader would take the file: .*add: constants of"):
+        compress(resnet)
 
 
 @given(st.data())

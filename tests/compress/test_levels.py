@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from qevo.compress import LayerValues, assign, codebook, requantize
+from qevo.compress import LayerValues, assign, choose_levels, codebook
 from qevo.compress.coder import encode_layer
 from qevo.compress.levels import Kind
 from qevo.errors import QevoError
@@ -105,37 +105,37 @@ def test_a_price_trades_error_for_bits(layer: LayerValues) -> None:
 
 @pytest.mark.parametrize("kind", ["uniform", "optimal"])
 def test_budgets_are_kept_and_used(layer: LayerValues, kind: Kind) -> None:
-    free = requantize(layer, kind, 16)
+    free = choose_levels(layer, kind, 16)
     budget = 0.7 * free.bits
-    found = requantize(layer, kind, 16, max_bits=budget)
+    found = choose_levels(layer, kind, 16, max_bits=budget)
     assert 0.97 * budget < found.bits <= budget
-    again = requantize(layer, kind, 16, max_error=found.error)
+    again = choose_levels(layer, kind, 16, max_error=found.error)
     assert again.error <= found.error
     assert again.bits <= 1.02 * found.bits
-    assert requantize(layer, kind, 16, max_bits=2 * free.bits).error == free.error
+    assert choose_levels(layer, kind, 16, max_bits=2 * free.bits).error == free.error
     everything = float((layer.importance * layer.values**2).sum())
-    assert not requantize(layer, kind, 16, max_error=1.01 * everything).weights.any()
+    assert not choose_levels(layer, kind, 16, max_error=1.01 * everything).weights.any()
 
 
 def test_budgets_that_cannot_be_kept(layer: LayerValues) -> None:
     with pytest.raises(QevoError, match="even zeros take"):
-        requantize(layer, "uniform", 4, max_bits=0.1)
+        choose_levels(layer, "uniform", 4, max_bits=0.1)
     with pytest.raises(QevoError, match="the least error of 4 levels"):
-        requantize(layer, "uniform", 4, max_error=1.0)
+        choose_levels(layer, "uniform", 4, max_error=1.0)
     with pytest.raises(QevoError, match="not both"):
-        requantize(layer, "uniform", 4, max_error=1.0, max_bits=1.0)
+        choose_levels(layer, "uniform", 4, max_error=1.0, max_bits=1.0)
 
 
 def test_an_integer_layer_keeps_what_it_can() -> None:
     draw = np.random.default_rng(2)
     kernel = draw.choice(np.array([-5, 0, 0, 0, 2, 3], np.int8), (3, 3, 4, 6))
     layer = LayerValues.of_integers(kernel, low=-8, high=7)
-    found = requantize(layer, "optimal", 4)
+    found = choose_levels(layer, "optimal", 4)
     assert found.error == 0
     assert found.codebook.tolist() == [-5, 0, 2, 3]
     np.testing.assert_array_equal(found.weights.reshape(kernel.shape), kernel)
     worth = np.where(kernel.reshape(36, 6) == 2, 100.0, 0.01)
-    rough = requantize(LayerValues.of_integers(kernel, worth, low=-8, high=7), "optimal", 2)
+    rough = choose_levels(LayerValues.of_integers(kernel, worth, low=-8, high=7), "optimal", 2)
     assert rough.codebook.tolist() == [0, 2]
 
 
@@ -143,7 +143,7 @@ def test_an_integer_layer_keeps_what_it_can() -> None:
 def test_layers_with_little_in_them(values: np.ndarray) -> None:
     layer = LayerValues(values, np.ones(()), -4, 3)
     for kind in KINDS:
-        found = requantize(layer, kind, 3, max_bits=50.0)
+        found = choose_levels(layer, kind, 3, max_bits=50.0)
         assert found.error == 0
         np.testing.assert_array_equal(found.weights, values)
 

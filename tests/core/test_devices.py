@@ -5,12 +5,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import Walk, onemax
 
 from qevo.core import FunctionProblem, Space, devices, evolve
-from qevo.core.devices import check_memory, choose_devices, free_memory, peak_memory
+from qevo.core.devices import check_memory, choose_devices, device_in_use, free_memory, peak_memory
 from qevo.errors import QevoError
 
 MISSING = "gpu" if jax.default_backend() != "gpu" else "tpu"
@@ -22,6 +23,14 @@ def test_devices_by_default_number_and_kind() -> None:
     assert choose_devices(first, 7) == first
     assert choose_devices(first[0].platform, 1) == first
     assert choose_devices(None, 1) == first
+
+
+def test_the_device_in_use() -> None:
+    first, last = jax.local_devices()[0], jax.local_devices()[-1]
+    assert device_in_use() == first
+    for given, expected in ((last, last), (first.platform, first), (None, first)):
+        with jax.default_device(given):
+            assert device_in_use() == expected == jnp.zeros(()).device
 
 
 @pytest.mark.parametrize("population", [12, 8, 7, 5])

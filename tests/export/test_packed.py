@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 import qevo
 from qevo.errors import QevoError
 from qevo.export import packed_difference, packed_file, read_packed
+from qevo.export.packed import field_bytes
 from qevo.nets import LeNet300, QuantizedNetwork
 from qevo.nets.packing import unpack
 
@@ -78,6 +79,11 @@ def test_scales_and_biases_are_real(bits: int) -> None:
     ours = network(images) * network.output_scale
     # Large activations saturate in some images, so not the largest difference.
     assert np.median(np.abs(x - ours)) < 0.01 * np.abs(x).max()
+
+
+def test_the_bytes_of_the_fields(network: QuantizedNetwork) -> None:
+    tensors = load_tensors(packed_file(network))
+    assert field_bytes(network) == sum(tensors[f"weights:{name}"].nbytes for name in network.layers)
 
 
 def test_a_difference_is_named(network: QuantizedNetwork) -> None:

@@ -176,6 +176,7 @@ def test_refuses_what_would_overflow():
     zeros = functools.partial(jnp.zeros, dtype=jnp.int32)
     with pytest.raises(ValueError, match="65536 images may overflow int32: at most 65535"):
         cross_entropy(zeros((BATCH_LIMIT + 1, 2)), zeros(BATCH_LIMIT + 1), fraction_bits=4)
+    assert softmax(zeros((BATCH_LIMIT + 1, 2)), fraction_bits=4).shape == (BATCH_LIMIT + 1, 2)
     with pytest.raises(ValueError, match="1 to 2048 classes, not 2049"):
         softmax(zeros((2, CLASS_LIMIT + 1)), fraction_bits=4)
     with pytest.raises(ValueError, match="fraction_bits of 0 to 26, not 27"):

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from qevo.errors import QevoError
-from qevo.nets import LeNet5, LeNet300, QuantizedNetwork, ResNet8, load
+from qevo.nets import LeNet5, LeNet300, QuantizedNetwork, ResNet8, load_safetensors
 from qevo.quantize import quantize_network
 
 
@@ -42,7 +42,7 @@ def rewrite(path: pathlib.Path, change: Any) -> None:
 
 
 def test_round_trip_of_our_own(mlp: QuantizedNetwork, path: pathlib.Path) -> None:
-    found = load(path)
+    found = load_safetensors(path)
     for field in dataclasses.fields(mlp):
         if field.name not in ("weights", "constants", "module"):
             assert getattr(found, field.name) == getattr(mlp, field.name), field.name
@@ -55,14 +55,14 @@ def test_round_trip_of_our_own(mlp: QuantizedNetwork, path: pathlib.Path) -> Non
 
 def test_round_trip_of_nested_fields(shortcut_a: QuantizedNetwork, tmp_path: pathlib.Path) -> None:
     shortcut_a.save(tmp_path / "network")
-    module = load(tmp_path / "network").module
+    module = load_safetensors(tmp_path / "network").module
     assert module == shortcut_a.module
     assert (module.widths, module.padding) == ((4, 7), ((1, 1), (1, 1)))
 
 
 def test_equal_networks_give_equal_bytes(mlp: QuantizedNetwork, path: pathlib.Path) -> None:
     again = path.with_name("again")
-    load(path).save(again)
+    load_safetensors(path).save(again)
     assert again.read_bytes() == path.read_bytes()
     shuffled = dataclasses.replace(
         mlp,
@@ -78,15 +78,15 @@ def test_a_network_of_ones_own(mine: QuantizedNetwork, tmp_path: pathlib.Path) -
     path = tmp_path / "mine"
     mine.save(path)
     images = np.random.RandomState(5).randint(0, 256, (4, 6, 6, 1)).astype(np.uint8)
-    np.testing.assert_array_equal(load(path, Mine())(images), mine(images))
+    np.testing.assert_array_equal(load_safetensors(path, Mine())(images), mine(images))
     rewrite(path, lambda h: h["architecture"].update(name="another_module.Mine"))
-    assert load(path, Mine()).module == Mine()
+    assert load_safetensors(path, Mine()).module == Mine()
     with pytest.raises(QevoError, match=r"Mine, which is not qevo's: pass module="):
-        load(path)
+        load_safetensors(path)
     with pytest.raises(QevoError, match="given module"):
-        load(path, Mine(width=7))
+        load_safetensors(path, Mine(width=7))
     with pytest.raises(QevoError, match="given module"):
-        load(path, ResNet8())
+        load_safetensors(path, ResNet8())
 
 
 def test_a_function_among_the_fields(mine: QuantizedNetwork, tmp_path: pathlib.Path) -> None:
@@ -98,44 +98,48 @@ def test_a_function_among_the_fields(mine: QuantizedNetwork, tmp_path: pathlib.P
     first, second = (Acting(act=act) for act in (lambda x: x, lambda x: x))
     path = tmp_path / "acting"
     dataclasses.replace(mine, module=first).save(path)
-    assert load(path, second).module == second
+    assert load_safetensors(path, second).module == second
 
 
 def test_given_module_of_ours(path: pathlib.Path) -> None:
-    assert load(path, LeNet300(hidden=(12, 11, 10, 9), classes=5)).image_shape == (6, 7, 1)
+    assert load_safetensors(path, LeNet300(hidden=(12, 11, 10, 9), classes=5)).image_shape == (
+        6,
+        7,
+        1,
+    )
     with pytest.raises(QevoError, match=r"network\.safetensors: .*lenet_300_100.*lenet_5"):
-        load(path, LeNet5())
+        load_safetensors(path, LeNet5())
 
 
 def test_no_such_file(tmp_path: pathlib.Path) -> None:
     with pytest.raises(QevoError, match=r"no such file: .*nothing"):
-        load(tmp_path / "nothing")
+        load_safetensors(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("keep", [0, 5, 300, -1])
 def test_cut_short(path: pathlib.Path, keep: int) -> None:
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(QevoError, match=r"network\.safetensors: not a readable network file"):
-        load(path)
+        load_safetensors(path)
 
 
 def test_another_kind_of_file(path: pathlib.Path) -> None:
     save_file({"x": np.zeros(3)}, path)
     with pytest.raises(QevoError, match="not one of qevo's networks"):
-        load(path)
+        load_safetensors(path)
 
 
 def test_another_version(path: pathlib.Path) -> None:
     rewrite(path, lambda header: header.update(version=99))
     with pytest.raises(QevoError, match=r"format version 99; this qevo reads version 1"):
-        load(path)
+        load_safetensors(path)
 
 
 @pytest.mark.parametrize("field", ["architecture", "layers", "fraction_bits", "image_shape"])
 def test_header_without_a_field(path: pathlib.Path, field: str) -> None:
     rewrite(path, lambda header: header.pop(field))
     with pytest.raises(QevoError, match=f"header does not describe a network.*{field}"):
-        load(path)
+        load_safetensors(path)
 
 
 def test_tensors_that_do_not_fit(path: pathlib.Path) -> None:
@@ -145,13 +149,13 @@ def test_tensors_that_do_not_fit(path: pathlib.Path) -> None:
     tensors["weights:dense_1"] = tensors["weights:dense_1"][:-1].copy()
     save_file(tensors, path, metadata)
     with pytest.raises(QevoError, match=r"network\.safetensors: dense_1: kernel must be"):
-        load(path)
+        load_safetensors(path)
 
 
 def test_limits_that_do_not_hold(path: pathlib.Path) -> None:
     rewrite(path, lambda header: header["layers"]["dense_0"].update(multiplier_limit=1 << 30))
     with pytest.raises(QevoError, match="dense_0: accumulator and bias"):
-        load(path)
+        load_safetensors(path)
 
 
 def test_a_failed_save_leaves_the_old_file(

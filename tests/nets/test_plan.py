@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -12,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from qevo.errors import QevoError
 from qevo.integer.products import FLOAT_LIMIT, INT_LIMIT
 from qevo.nets import planning, timing
 from qevo.nets.network import QuantizedNetwork
@@ -65,6 +68,21 @@ def test_bounds_that_floats_cannot_hold_leave_integer_paths(lenet: QuantizedNetw
     )
 
 
+def test_the_device_in_use_decides_and_not_the_machine(
+    lenet: QuantizedNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = list(timing.product_jobs(lenet, 4).values())[1]
+    cpu, described = jax.devices("cpu")[0], describe_device()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform="gpu", device_kind="X")])
+    monkeypatch.setattr(jax, "local_devices", lambda backend: jax.devices())
+    paths = set(timing.exact_paths(job, "fast"))
+    assert describe_device() == "X"
+    with jax.default_device(cpu):
+        assert describe_device() == described
+        assert {*timing.exact_paths(job, "fast")} - paths == {"int8", "float32", "bfloat16"}
+
+
 def test_a_plan_changes_no_bit(made: Plan, lenet: QuantizedNetwork) -> None:
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (20, 16, 16, 2)).astype(np.uint8)
@@ -82,7 +100,23 @@ def test_a_plan_changes_no_bit(made: Plan, lenet: QuantizedNetwork) -> None:
         },
         rows=7,
     )
-    assert score() == score(plan=made, arithmetic=made.arithmetic) == score(plan=slow)
+    arithmetic = made.arithmetic
+    assert score() == score(plan=made, arithmetic=arithmetic)
+    assert score() == score(plan=slow, arithmetic=arithmetic)
+
+
+def test_a_problem_takes_the_plan_whole_or_not_at_all(lenet: QuantizedNetwork) -> None:
+    images, labels = np.zeros((4, 16, 16, 2), np.uint8), np.zeros(4, np.int32)
+    of = functools.partial(NetworkProblem.of, lenet, images, labels, images, labels, batch_size=4)
+    made = Plan({}, candidate_chunk=16, rows=2, device="", arithmetic="fast", images_per_second=1)
+    assert (of().candidate_chunk, of().batch_chunk) == (1, 4)
+    problem = of(plan=made, arithmetic="fast")
+    assert (problem.candidate_chunk, problem.batch_chunk) == (16, 2)
+    assert of(plan=made, arithmetic="fast", candidate_chunk=3).candidate_chunk == 3
+    with pytest.raises(QevoError, match=r"plan\(network, arithmetic='int'\)"):
+        of(plan=made)
+    for arithmetic in ("int", "fast"):
+        of(plan=dataclasses.replace(made, arithmetic="int"), arithmetic=arithmetic)
 
 
 def test_plans_are_kept_and_measured_again_where_asked(

@@ -11,7 +11,7 @@ import pytest
 from networks import random_variables
 
 from qevo.errors import QevoError
-from qevo.nets import Float, ResNet, load
+from qevo.nets import Float, ResNet, load_safetensors
 from qevo.nets.traced import Call, Traced
 from qevo.quantize import fold_batch_norm, quantize_network
 from qevo.quantize.rounding import round_max_abs
@@ -53,7 +53,7 @@ def test_replays_an_architecture(images: np.ndarray, tmp_path: pathlib.Path) -> 
     np.testing.assert_array_equal(replayed(images), native(images))
 
     replayed.save(tmp_path / "network")
-    found = load(tmp_path / "network")
+    found = load_safetensors(tmp_path / "network")
     assert found.module == replayed.module
     assert hash(found.module) == hash(replayed.module)
     np.testing.assert_array_equal(found(images), native(images))

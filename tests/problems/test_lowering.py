@@ -1,6 +1,7 @@
 """A whole call of generations lowers for accelerators that are not here."""
 
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import tiny
 
 from qevo.algorithms import Coevolution, CoevolutionConfig
 from qevo.core.generation import Rules, first_carry, scan_generations
+from qevo.nets import integer_numerics
 from qevo.nets.integer_numerics import Arithmetic
 from qevo.nets.mlp import LeNet300
 from qevo.nets.network import QuantizedNetwork
@@ -57,7 +59,9 @@ def test_generations_lower_for_an_accelerator(
         return scan_generations(algorithm, problem, key, carry, **options)
 
     # The exact products take other paths there.
-    monkeypatch.setattr(jax, "default_backend", lambda: BACKENDS[platform])
+    there = SimpleNamespace(platform=BACKENDS[platform])
+    monkeypatch.setattr(jax, "default_backend", lambda: there.platform)
+    monkeypatch.setattr(integer_numerics, "device_in_use", lambda: there)
     jitted = jax.jit(call, donate_argnums=2)
     exported = jax.export.export(jitted, platforms=[platform])(problem, key, carry)
     assert exported.platforms == (platform,)

@@ -9,7 +9,7 @@ import pytest
 
 from qevo.data import Split, load
 from qevo.nets import LeNet300
-from qevo.quantize import TrainingConfig, train
+from qevo.quantize import TrainingConfig, accuracy, train
 
 
 class Trained(NamedTuple):
@@ -20,7 +20,7 @@ class Trained(NamedTuple):
 
     def accuracy(self, logits: np.ndarray) -> float:
         """Of logits for the validation images."""
-        return float((logits.argmax(-1) == self.validation.labels).mean())
+        return accuracy(logits, self.validation.labels)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from qevo.quantize import FloatTeacher, LayerwiseFit, float_logits, round_network
-from qevo.quantize.convert import divergence
+from qevo.quantize.outputs import divergence
 from qevo.quantize.rounding import round_squared_error
 from qevo.quantize.sensitivity import bits_costs, entropy_bytes, layer_costs, packed_bytes
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pathlib
 
 import pytest
@@ -26,7 +27,9 @@ def test_accuracy_in_percent() -> None:
 
 
 def test_summary_of_several_seeds(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     runs = [
         {"accuracy": {"evolved": {"validation": 0.8, "test": test}}, "seed": seed}
@@ -43,3 +46,8 @@ def test_summary_of_several_seeds(
     assert written["runs"] == runs
     assert written["command"] == "python x.py"
     assert "60.00 ± 10.00" in capsys.readouterr().out
+    with monkeypatch.context() as full:
+        full.setattr("os.replace", lambda *_: os.stat(tmp_path / "nowhere"))
+        with pytest.raises(FileNotFoundError):
+            summarise(path, runs, command="another")
+    assert json.loads(path.read_text()) == written

@@ -14,7 +14,7 @@ import pytest
 from qevo import cli
 from qevo.errors import QevoError
 from qevo.quantize import FloatTeacher, bits_per_layer, float_logits, round_network
-from qevo.quantize.convert import divergence
+from qevo.quantize.outputs import divergence
 from qevo.run import RefineConfig
 from qevo.run import folder as files
 from qevo.run import sensitivity as module
@@ -176,6 +176,21 @@ def test_coded_bytes(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
     for name, row in result["whole_network"].items():
         if name.startswith("all "):  # all levels there are, but the entropy is less
             assert row["bytes"] < 49_500 * np.log2(3 if "ternary" in name else 8) / 8
+
+
+def test_a_budget_that_no_choice_keeps_leaves_the_measurement(
+    finished: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    settings = of_run(bits=("ternary",), size="coded", budget=1000, output=tmp_path)
+    with pytest.raises(QevoError, match=r"above the budget of 1000; the measurement is in .*json"):
+        measure_sensitivity(settings, finished)
+    result = files.read_json(tmp_path / files.SENSITIVITY)
+    assert list(result["layers"]) == LAYERS
+    assert result["allocation"] is None
+    assert (tmp_path / files.SENSITIVITY_PICTURE).exists()
+    _, *words = shlex.split(result["command"])
+    again = cli.parse(words)
+    assert (again.settings, again.folder) == (settings, finished)
 
 
 def test_what_is_printed(

@@ -11,8 +11,9 @@ import numpy as np
 from qevo.errors import QevoError
 from qevo.nets.network import QuantizedNetwork
 from qevo.quantize.bits import BitsByPattern
-from qevo.quantize.convert import FloatTeacher, log_probabilities
+from qevo.quantize.convert import FloatTeacher
 from qevo.quantize.converting import layer_constants
+from qevo.quantize.outputs import log_probabilities
 from qevo.quantize.rounding import (
     FloatLayer,
     Rounded,

@@ -15,7 +15,7 @@ from networks import random_variables
 from qevo.algorithms.least_squares import ColumnSearch
 from qevo.detection import Placement
 from qevo.errors import QevoError
-from qevo.nets import load
+from qevo.nets import load_safetensors
 from qevo.quantize import (
     AdaRound,
     EvolutionaryRounding,
@@ -169,7 +169,9 @@ def test_integer_maps_follow_the_float_ones(
     found = network(teacher.images) * network.output_scale
     assert np.mean((found - teacher.outputs) ** 2) < 0.01 * np.var(teacher.outputs)
     network.save(tmp_path / "net.safetensors")
-    np.testing.assert_array_equal(load(tmp_path / "net.safetensors")(images(3)), network(images(3)))
+    np.testing.assert_array_equal(
+        load_safetensors(tmp_path / "net.safetensors")(images(3)), network(images(3))
+    )
 
 
 def test_what_is_put_together_has_one_scale(teacher: FloatTeacher) -> None:

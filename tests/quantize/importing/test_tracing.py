@@ -17,7 +17,15 @@ from jax import lax
 from networks import random_variables
 
 from qevo.errors import QevoError
-from qevo.nets import RAW_PIXELS, UNIT_RANGE, LeNet5, PixelScaling, QuantizedNetwork, ResNet, load
+from qevo.nets import (
+    RAW_PIXELS,
+    UNIT_RANGE,
+    LeNet5,
+    PixelScaling,
+    QuantizedNetwork,
+    ResNet,
+    load_safetensors,
+)
 from qevo.quantize import float_logits, quantize_network, trace
 from qevo.quantize.rounding import round_max_abs
 
@@ -100,7 +108,7 @@ def test_becomes_an_integer_network(plain: Any, tmp_path: pathlib.Path) -> None:
     spread = np.ptp(real)
     assert np.abs(network(images) / 2.0**network.fraction_bits - real).max() < 0.1 * spread
     network.save(tmp_path / "network")
-    found = load(tmp_path / "network")
+    found = load_safetensors(tmp_path / "network")
     np.testing.assert_array_equal(found(images), network(images))
     assert list(found.layers) == ["stem", "Conv_0", "last", "Dense_0", "Dense_1"]
 

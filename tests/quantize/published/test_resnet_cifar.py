@@ -139,7 +139,7 @@ def test_in_integers(bits: Any, method: Any, tmp_path: pathlib.Path) -> None:
     logits = network(images, arithmetic="int")
     np.testing.assert_array_equal(network(images, arithmetic="fast"), logits)
     network.save(tmp_path / "network")
-    np.testing.assert_array_equal(nets.load(tmp_path / "network")(images), logits)
+    np.testing.assert_array_equal(nets.load_safetensors(tmp_path / "network")(images), logits)
     if bits == 8:
         real = float_logits(module, variables, images).argmax(-1)
         assert (logits.argmax(-1) == real).mean() > 0.97
