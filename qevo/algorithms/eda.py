@@ -72,6 +72,17 @@ class EDAConfig:
         """The compact genetic algorithm for a simulated population of K."""
         return cls(2, 1, 1 / virtual_population, against_worst=True, antithetic=False)
 
+    @classmethod
+    def noisy(cls, genes: int, population: int = 64) -> EDAConfig:
+        """For a fitness with much noise: the compact algorithm's rule with more to compare.
+
+        The best quarter of mirrored candidates against the worst. As in the compact algorithm with
+        a simulated population of sqrt(n) ln n, steps are so small that the noise averages out; of
+        as many evaluations, quarters learn more than twice as much as pairs do.
+        """
+        rate = population / (4 * math.sqrt(genes) * math.log(max(genes, 2)))
+        return cls(population, max(population // 4, 1), min(rate, 1.0), against_worst=True)
+
 
 @struct.dataclass
 class EDAState:

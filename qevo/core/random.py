@@ -24,10 +24,15 @@ def bits16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def bulk_bits16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """As `bits16`, from a stream of its own: faster, as no word of the cipher is lost."""
+    """Uniform uint16 of the given shape, from a stream of its own: faster than `bits16`.
+
+    No word of the cipher is lost, and all lower halves come before the upper ones: interleaved, as
+    a bitcast has them, they take a CPU ten times as long.
+    """
     count = math.prod(shape)
-    halves = jax.lax.bitcast_convert_type(_bulk_words(key, -(-count // 2)), jnp.uint16)
-    return halves.reshape(-1)[:count].reshape(shape)
+    words = _bulk_words(key, -(-count // 2))
+    halves = jnp.concatenate([words.astype(jnp.uint16), (words >> 16).astype(jnp.uint16)])
+    return halves[:count].reshape(shape)
 
 
 def _bulk_words(key: jax.Array, count: int) -> jax.Array:

@@ -60,6 +60,14 @@ def test_noise_is_normal_and_different_for_different_bits(kernel: Any) -> None:
     assert not np.array_equal(first, score(ones, jnp.uint32(2)))
 
 
+def test_noisy_onemax_is_solved_to_the_last_bit(kernel: Any) -> None:
+    from kernel_scale import converge
+
+    row = converge(300, 20.0)
+    assert (row["converged"], row["zeros_left"]) == (True, 0)
+    assert row["evaluations"] < 30_000
+
+
 def test_endless_runs_count_in_the_median(kernel: Any) -> None:
     from kernel_quality import summary
 

@@ -217,7 +217,8 @@ def test_bulk_bits_are_those_of_jaxs_cipher(size: int) -> None:
     key = jax.random.key(size)
     counters = jnp.arange(-(-size // 4) * 2, dtype=jnp.uint32)
     words = threefry_2x32(jax.random.bits(key, (2,), jnp.uint32), counters)
-    expected = np.asarray(words).view(np.uint16)[:size]
+    words = np.asarray(words)[: -(-size // 2)]
+    expected = np.concatenate([words & 0xFFFF, words >> 16])[:size]
     np.testing.assert_array_equal(bulk_bits16(key, (size,)), expected)
 
 
