@@ -34,7 +34,7 @@ from qevo.core.generation import Rules, first_carry, scan_generations
 from qevo.core.problem import Metrics, Problem
 from qevo.core.space import Space
 
-STEPS = 2  # sizes per decade
+STEPS = 4  # sizes per decade
 CALL = 10  # generations in a call, after each of which the answer is looked at
 HUGE_POPULATION = 16  # candidates of the generation that is measured alone, a byte a gene each
 _FOREVER = 1 << 30
