@@ -111,6 +111,15 @@ def test_it_reaches_the_bar(algorithm: str, goal: str) -> None:
     assert result.fitness == int(seen[0])
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_one_gene_or_two_are_learned(make: Callable[[Space], Algorithm], size: int) -> None:
+    """By the algorithm's own answer, not only as the best candidate that was ever seen."""
+    problem = onemax(size)
+    algorithm = make(problem.space)
+    result = evolve(algorithm, problem, 1, generations=30, scan_length=30, progress=False)
+    np.testing.assert_array_equal(algorithm.solution(result.carry.state), 1)
+
+
 def test_calls_of_another_length_give_the_same_bits(algorithm: str) -> None:
     expected = whole(algorithm, "noisy")
     result = search(ALGORITHMS[algorithm], TASKS["noisy"], scan_length=33)
