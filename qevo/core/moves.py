@@ -63,7 +63,7 @@ class FocusedProblem(Problem):
     def focus(self, genes: jax.Array, state: Any, draw: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The genes of a random violated constraint, and what flipping each would break.
 
-        Where nothing is violated, it is any constraint.
+        Where nothing is violated, it is any constraint, even one without genes: all padding.
 
         Args:
           genes: int8 ``[N]``.
@@ -77,7 +77,7 @@ class FocusedProblem(Problem):
         raise NotImplementedError
 
     def flip(self, genes: jax.Array, state: Any, position: jax.Array) -> Any:
-        """The state after one flip; ``genes`` are those before it."""
+        """The state after one flip; ``genes`` are those before it. Position N flips nothing."""
         raise NotImplementedError
 
 

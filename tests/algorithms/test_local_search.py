@@ -193,6 +193,19 @@ def test_tabu_forbids_what_was_left_lately() -> None:
     assert (steps > 0).any()  # it goes on from a local optimum
 
 
+@pytest.mark.parametrize("clauses", [[[1, 2], [], [-1]], [[1, -2], [2, 3], []], [[], []]])
+def test_focused_search_leaves_empty_clauses_alone(clauses: list[list[int]]) -> None:
+    problem = SAT.of(3, clauses)
+    search = FocusedSearch(problem, FocusedConfig(moves=20))
+    genes = np.zeros(3, np.int8)
+    _, journal = search.walk(jax.random.key(0), jnp.asarray(genes), jnp.int32(0))
+    before = int(problem.fitness(jnp.asarray(genes), ()))
+    for position, value, total in zip(*map(np.asarray, journal), strict=True):
+        if position < 3:
+            genes[position] = value
+        assert problem.fitness(jnp.asarray(genes), ()) == before + total
+
+
 def test_annealing_accepts_as_metropolis_does() -> None:
     """A move that costs 1 is made about exp(-1 / T) as often as one that costs nothing."""
     edges = random_graph(200, 1200, 5)
