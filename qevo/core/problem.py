@@ -186,8 +186,10 @@ def _over_candidates(one: Callable[[Any], jax.Array], candidates: Any, chunk: in
 
 
 def int32_scalar(fitness: Any) -> jax.Array:
-    """A fitness as int32 ``[]``; raises TypeError for what is no integer or no scalar."""
-    value = jnp.asarray(fitness)
+    """A fitness as int32 ``[]``, of an int or an int32; raises TypeError for anything else."""
+    value = fitness
+    if not hasattr(fitness, "dtype"):
+        value = jnp.asarray(fitness, jnp.int32 if type(fitness) is int else None)
     if not jnp.issubdtype(value.dtype, jnp.integer) or value.ndim:
         raise TypeError(
             "fitness must be one integer (and is minimised), got "
@@ -195,12 +197,13 @@ def int32_scalar(fitness: Any) -> jax.Array:
             "jnp.round(1000 * value).astype(jnp.int32); where it may be NaN or leave int32, say "
             "what that costs first (jnp.where, jnp.clip)"
         )
-    if value.dtype.itemsize < 4:
+    if value.dtype != jnp.int32:
         raise TypeError(
-            f"a fitness of {value.dtype} wraps at {jnp.iinfo(value.dtype).max}: compute in int32, "
-            "as with x.astype(jnp.int32); a solution has the type of its bounds"
+            f"fitness must be int32, got {value.dtype}: compute in int32 before anything wraps, as "
+            "with x.astype(jnp.int32) and jnp.sum(x, dtype=jnp.int32); a solution has the type of "
+            "its bounds"
         )
-    return value.astype(jnp.int32)
+    return jnp.asarray(value)
 
 
 @struct.dataclass

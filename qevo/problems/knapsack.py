@@ -159,7 +159,8 @@ class Knapsack(MoveProblem):
     def fitness(self, solution: jax.Array, batch: Any) -> jax.Array:
         """The value, negated, and what overweight costs."""
         packed = solution.astype(jnp.int32)
-        value, weight = (jnp.sum(packed * part) for part in (self.values, self.weights))
+        value = jnp.sum(packed * self.values, dtype=jnp.int32)
+        weight = jnp.sum(packed * self.weights, dtype=jnp.int32)
         return self.cost(weight) - value
 
     def cost(self, weight: jax.Array) -> jax.Array:
@@ -169,7 +170,8 @@ class Knapsack(MoveProblem):
 
     def moves(self, genes: jax.Array) -> KnapsackMoves:
         """An item's value, and what the weight costs with or without it."""
-        return self._moves(genes, jnp.sum(genes.astype(jnp.int32) * self.weights))
+        packed = genes.astype(jnp.int32)
+        return self._moves(genes, jnp.sum(packed * self.weights, dtype=jnp.int32))
 
     def move(
         self, genes: jax.Array, state: KnapsackMoves, position: jax.Array, value: jax.Array

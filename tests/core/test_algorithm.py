@@ -44,6 +44,19 @@ def test_tell_refuses_floating_point() -> None:
         walk.tell(jax.random.key(2), population, jnp.ones(8), state)
 
 
+def test_tell_takes_numpys_integers_within_int32() -> None:
+    walk, key = Walk(onemax().space), jax.random.key(0)
+    population, state = walk.ask(key, walk.init(key))
+    fitness = np.arange(8) - 2**31
+    assert int(walk.tell(key, population, fitness, state)[0].best_fitness) == -(2**31)
+    assert int(walk.tell(key, population, fitness.tolist(), state)[0].best_fitness) == -(2**31)
+    for wide, found in ((fitness - 1, -(2**31) - 1), (fitness + (2**32 + 5), 2**31 + 12)):
+        with pytest.raises(ValueError, match=f"fitness must lie in int32, got {found}: scale"):
+            walk.tell(key, population, wide, state)
+    with pytest.raises(TypeError, match="within int32, got uint32"):
+        jax.jit(walk.tell)(key, population, jnp.ones(8, jnp.uint32), state)
+
+
 def test_an_evosax_loop_may_start_elsewhere() -> None:
     problem = onemax(8)
     walk, key = Walk(problem.space), jax.random.key(0)
