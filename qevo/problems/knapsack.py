@@ -16,6 +16,7 @@ from qevo.errors import QevoError
 from qevo.problems.text import Lines, naming
 
 TABLE_STEPS = 1 << 33  # items times capacity that dynamic programming may take: some ten seconds
+TABLE_CAPACITY = 1 << 25  # and the capacity: half a GiB
 
 Kind = Literal["uncorrelated", "weakly", "strongly"]
 
@@ -57,8 +58,8 @@ class Knapsack(MoveProblem):
         Args:
           values, weights: ``[N]``.
           capacity: what the packed items may weigh.
-          solve: whether to find the optimum by dynamic programming; where it takes seconds by
-            default.
+          solve: whether to find the optimum by dynamic programming; by default where it takes
+            seconds and half a GiB at most.
 
         Raises:
           QevoError: a value or weight is out of range, or fitness may leave int32.
@@ -85,10 +86,10 @@ class Knapsack(MoveProblem):
                 f"fitness may reach {largest} and weight {weights.sum()}, they must stay below "
                 f"{INT32.max // 2}: divide the values or the weights"
             )
-        if solve or (solve is None and values.size * capacity <= TABLE_STEPS):
-            optimum = -best_value(values, weights, capacity)
-        else:
-            optimum = None
+        if solve is None:
+            units = min(capacity, int(weights.sum()))
+            solve = units <= min(TABLE_CAPACITY, TABLE_STEPS // values.size)
+        optimum = -best_value(values, weights, capacity) if solve else None
         space = Space.of(Leaf((values.size,), 0, 1, packed.astype(np.int8)))
         return cls(
             space,
@@ -191,13 +192,13 @@ class Knapsack(MoveProblem):
 def best_value(values: np.ndarray, weights: np.ndarray, capacity: int) -> int:
     """The largest value that the capacity holds, by dynamic programming over capacities.
 
-    Bellman 1957; time items times capacity, memory eight bytes for each unit of capacity.
+    Bellman 1957; time items times capacity, memory sixteen bytes for each unit of capacity.
     """
     capacity = min(capacity, int(weights.sum()))
     best = np.zeros(capacity + 1, np.int64)
     for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
         if weight <= capacity:
-            best[weight:] = np.maximum(best[weight:], best[: capacity + 1 - weight] + value)
+            np.maximum(best[weight:], best[: capacity + 1 - weight] + value, out=best[weight:])
     return int(best[-1])
 
 

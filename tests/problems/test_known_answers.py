@@ -12,7 +12,7 @@ import pytest
 
 from qevo.core.problem import Problem
 from qevo.errors import QevoError
-from qevo.problems import NK, QUBO, Coloring, Knapsack, MaxCut, Trap, read_problem
+from qevo.problems import NK, QUBO, Coloring, Knapsack, MaxCut, Trap, knapsack, read_problem
 from qevo.problems.maxcut import BEST_KNOWN, gb_flip, gb_uniform
 
 
@@ -113,6 +113,16 @@ def test_overweight_costs_more_the_more_it_is() -> None:
     assert found == sorted(found)
     assert found[0] < found[1]
     assert Knapsack.of([3, 4], [1, 1], 5).optimum == -7  # everything fits
+
+
+def test_a_huge_capacity_is_not_solved_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(knapsack, "best_value", lambda v, w, capacity: asked.append(capacity) or 0)
+    weights = [2**27, 2**27, 2**27]
+    assert Knapsack.of([3, 4, 5], weights, 2**28).optimum is None
+    assert Knapsack.of([3, 4, 5], weights, 2**28, solve=True).optimum == 0
+    assert Knapsack.of([3, 4, 5], [7, 8, 9], 2**28).optimum == 0  # no more than the weights is used
+    assert asked == [2**28, 2**28]
 
 
 def test_a_knapsack_from_a_file(tmp_path: pathlib.Path) -> None:
