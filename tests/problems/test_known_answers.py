@@ -144,6 +144,14 @@ def test_the_optimum_of_a_landscape(neighbours: int) -> None:
     assert int(problem.fitness(jnp.asarray(bits), ())) == -value
 
 
+def test_a_damaged_gzip_file_is_named(tmp_path: pathlib.Path) -> None:
+    path, packed = tmp_path / "a.mc.gz", bytearray(gzip.compress(b"3 1\n1 2 1\n"))
+    packed[10] ^= 0xFF  # the header is whole, the stream is not
+    path.write_bytes(packed)
+    with pytest.raises(QevoError, match=r"a\.mc\.gz: cannot be read: Error -3"):
+        read_problem(path)
+
+
 def test_traps() -> None:
     found = every_fitness(Trap.of(10))
     assert found[[0, 0b11111, 0b1111111111, 0b1111]].tolist() == [2, 1, 0, 6]
