@@ -116,8 +116,7 @@ class Algorithm(EvolutionaryAlgorithm):
         """
         here = copy.copy(self)
         if jax.tree.leaves(solution):
-            genes = jnp.clip(self.space.encode(solution), self.space.low, self.space.high)
-            here.space = dataclasses.replace(self.space, start=genes)
+            here.space = dataclasses.replace(self.space, start=self.space.encode(solution))
         inner = here.start(key)
         shape = jax.eval_shape(lambda: self.propose(key, inner)[0])
         return AskTellState(

@@ -260,11 +260,15 @@ class Space:
         return jax.tree.unflatten(self.treedef, leaves)
 
     def encode(self, solution: Any) -> jax.Array:
-        """The genes int8 ``[N]`` of a pytree that `decode` can return; its exact inverse."""
+        """The genes int8 ``[N]`` of a solution, cut to the bounds; the exact inverse of `decode`.
+
+        An integer between two steps becomes the lower one.
+        """
         parts = []
-        leaves = jax.tree.leaves(solution)
-        for leaf, base, step in zip(leaves, self.bases, self.steps, strict=True):
-            genes = jnp.asarray(leaf)
+        given = (solution, self.decode(self.low), self.decode(self.high))
+        leaves = map(jax.tree.leaves, given)
+        for leaf, low, high, base, step in zip(*leaves, self.bases, self.steps, strict=True):
+            genes = jnp.clip(jnp.asarray(leaf).reshape(low.shape), low, high)
             if base is not None:
                 genes = (genes.astype(jnp.int32) - base) // step
             parts.append(genes.astype(jnp.int8).reshape(-1))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import Walk, onemax
 
-from qevo.core import rank_weights
+from qevo.core import Leaf, Space, rank_weights
 
 INT32 = st.one_of(st.integers(-3, 3), st.integers(-(2**31), 2**31 - 1))
 rank = jax.jit(rank_weights)
@@ -68,3 +68,12 @@ def test_an_evosax_loop_may_start_elsewhere() -> None:
     for state in (walk.init(key), walk.init(key, walk.default_params)):
         np.testing.assert_array_equal(state.best_solution, 0 * ones)
     np.testing.assert_array_equal(walk.space.start, 0 * ones)
+
+
+@pytest.mark.parametrize("far", [256, 1000, 2**31 - 1])
+def test_a_start_outside_is_cut_to_the_bounds(far: int) -> None:
+    space = Space.of({"plain": Leaf((2,), 0, 10), "steps": Leaf((2,), -5, 5, step=3)})
+    given = {"plain": np.array([far, -far]), "steps": np.array([far, -far])}
+    state = Walk(space).init(jax.random.key(0), given)
+    np.testing.assert_array_equal(state.best_solution["plain"], [10, 0])
+    np.testing.assert_array_equal(state.best_solution["steps"], [15, -15])
