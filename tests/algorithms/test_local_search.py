@@ -27,7 +27,7 @@ from qevo.core import Algorithm, Problem, evolve
 from qevo.core.generation import Rules, first_carry, run_generation
 from qevo.errors import QevoError
 from qevo.problems import NK, SAT, Coloring, MaxCut, Trap
-from qevo.problems.maxcut import random_graph
+from qevo.problems.rudy import random_graph
 
 
 class Task(NamedTuple):

@@ -13,7 +13,8 @@ import pytest
 from qevo.core.problem import Problem
 from qevo.errors import QevoError
 from qevo.problems import NK, QUBO, Coloring, Knapsack, MaxCut, Trap, knapsack, read_problem
-from qevo.problems.maxcut import BEST_KNOWN, gb_flip, gb_uniform
+from qevo.problems.maxcut import BEST_KNOWN
+from qevo.problems.rudy import gb_flip, gb_uniform
 
 
 def every_fitness(problem: Problem) -> np.ndarray:
