@@ -20,9 +20,8 @@ class Changes(NamedTuple):
 class MoveProblem(Problem):
     """A problem that knows what every change of a single gene does to the fitness of a solution.
 
-    Local search makes many such moves in a row. A problem offers them as three pure functions of
-    fixed shapes, which compile, scan and `vmap`; a subclass writes the first two and, where finding
-    one change is cheaper than having all of them, the third. Its genes decode as themselves.
+    Local search makes many such moves in a row. A subclass offers them as two pure functions of
+    fixed shapes, which compile, scan and `vmap`. Its genes decode as themselves.
     """
 
     def moves(self, genes: jax.Array) -> Any:
