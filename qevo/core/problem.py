@@ -16,7 +16,7 @@ from flax import struct
 
 from qevo.core import blocks
 from qevo.core.proposal import Share, edit
-from qevo.core.rows import map_rows, sum_over_rows
+from qevo.core.rows import map_each, map_rows, sum_over_rows
 from qevo.core.sharing import split
 from qevo.core.space import Block, Space
 
@@ -115,7 +115,7 @@ class Problem(EvosaxProblem):
 
             return sum_over_rows(own, (batch, known), self.rows_at_once(block))
 
-        return _over_candidates(one, (share.rows, share.values), chunk)
+        return map_each(one, (share.rows, share.values), chunk)
 
     def edited(self, leaf: jax.Array, part: jax.Array, channel: jax.Array) -> Any:
         """What stands in a solution for a leaf ``[..., C]`` with some channels replaced.
@@ -164,7 +164,7 @@ class Problem(EvosaxProblem):
         def one(solution: Any) -> jax.Array:
             return self.total(solution, batch)
 
-        fitness = _over_candidates(one, solutions, self.candidate_chunk)
+        fitness = map_each(one, solutions, self.candidate_chunk)
         return fitness, EvosaxState(counter=state.counter + 1), {}
 
     def sample(  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -174,15 +174,6 @@ class Problem(EvosaxProblem):
         low, high = self.space.low.astype(jnp.int32), self.space.high.astype(jnp.int32)
         genes = jax.random.randint(key, low.shape, low, high + 1, jnp.int32)
         return self.space.decode(genes.astype(jnp.int8))
-
-
-def _over_candidates(one: Callable[[Any], jax.Array], candidates: Any, chunk: int | None) -> Any:
-    """``one`` of each candidate, ``chunk`` of them side by side; all of them for ``None``."""
-    if chunk is None or chunk >= jax.tree.leaves(candidates)[0].shape[0]:
-        return jax.vmap(one)(candidates)
-    if chunk == 1:
-        return jax.lax.map(one, candidates)
-    return jax.lax.map(one, candidates, batch_size=chunk)
 
 
 def int32_scalar(fitness: Any) -> jax.Array:
