@@ -264,6 +264,8 @@ def test_the_pool_holds_each_solution_once() -> None:
         (lambda p: Annealing(p, AnnealingConfig(hot=1.0, cold=2.0)), "must be above 0 and fall"),
         (lambda p: Memetic(TabuSearch(p), MemeticConfig(points=0)), "with at least 1 cut point"),
         (lambda p: Memetic(TabuSearch(p, TabuConfig(population=1))), "at least 2 members"),
+        (lambda p: Memetic(TabuSearch(p, TabuConfig(restart=5))), "restart must be 0 .* got 5 and"),
+        (lambda p: Memetic(TabuSearch(p, TabuConfig(random_start=False))), "got 0 and False; the"),
     ],
 )
 def test_settings_that_cannot_work(make: Callable[[Any], LocalSearch], message: str) -> None:
