@@ -36,9 +36,9 @@ class MemeticConfig:
     """Cut points, where crossover has them."""
     tournament: int = 1
     """Members drawn for each parent, of which the best is taken."""
-    patience: int = 0
+    patience: int = 50
     """Generations in which no child enters the pool before all but the best member are drawn
-    anew; 0 for never."""
+    anew; 0 for never: the pool may then stay as it is for good."""
 
 
 @struct.dataclass

@@ -25,6 +25,7 @@ from qevo.algorithms import (
 from qevo.algorithms.local_search import Journal, best_on_the_way
 from qevo.core import Algorithm, Problem, evolve
 from qevo.core.generation import Rules, first_carry, run_generation
+from qevo.core.selection import WORST
 from qevo.errors import QevoError
 from qevo.problems import NK, SAT, Coloring, MaxCut, Trap
 from qevo.problems.rudy import random_graph
@@ -238,6 +239,25 @@ def test_the_best_solution_on_the_way() -> None:
     assert best_on_the_way(genes, worse).tolist() == [0, 0, 0, 0]
     first = journal._replace(totals=jnp.asarray([-9, 1, -9, 9], jnp.int32))
     assert best_on_the_way(genes, first).tolist() == [0, 0, 5, 0]
+
+
+@pytest.mark.parametrize(
+    ("config", "idle", "anew"),
+    [
+        (MemeticConfig(), 49, False),
+        (MemeticConfig(), 50, True),
+        (MemeticConfig(patience=0), 10**6, False),
+    ],
+)
+def test_a_pool_that_stays_the_same_is_drawn_anew(
+    config: MemeticConfig, idle: int, *, anew: bool
+) -> None:
+    search = Memetic(TabuSearch(Trap.of(10), TabuConfig(population=4, moves=1)), config)
+    state = search.start(jax.random.key(0)).replace(
+        fitness=jnp.arange(4, dtype=jnp.int32), idle=jnp.int32(idle), generation=jnp.int32(60)
+    )
+    _, state = search.propose(jax.random.key(1), state)
+    assert state.fitness.tolist() == ([0] + [WORST] * 3 if anew else [0, 1, 2, 3])
 
 
 def test_the_pool_holds_each_solution_once() -> None:
