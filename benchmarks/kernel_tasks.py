@@ -30,7 +30,7 @@ SHORT_WALKS = TabuConfig(128, moves=100), MemeticConfig("points", points=16, tou
 RECOMBINATION = GeneticConfig(
     8192, tournament=1, crossed=1.0, crossover="points", points=20, mutated=0.0, slots=1
 )
-SOLVE = TabuConfig(), MemeticConfig(patience=50)  # as `qevo solve` has it
+SOLVE = TabuConfig(), MemeticConfig()  # as `qevo solve` has it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,8 +127,8 @@ TASKS: dict[str, Task] = {
         "adjacent NK, K = 5, n = 1,000, within 1 %",
         lambda seed: NK.random(jax.random.key(seed), 1000, 5),
         within_1_percent,
-        "memetic, points",
-        ("shift", "genetic, points", "annealing", "tabu", "memetic, uniform"),
+        "memetic, uniform",
+        ("shift", "genetic, points", "annealing", "tabu", "memetic, points"),
     ),
     "knapsack": Task(
         "knapsack, n = 1,000, optimum",

@@ -52,8 +52,9 @@ class EDAConfig:
     """Move by the difference between as many of the best and of the worst, instead of between the
     best and the table: what all candidates share then moves nothing."""
     margin: float | None = None
-    """Least share of every level that the bounds allow; ``None`` for 1 / ((L - 1) N), or a table's
-    smallest unit (2**-16 for bits, 2**-14 otherwise) where that is more."""
+    """Least share of every level that the bounds allow, at most 1 / (2 L), so that a table can
+    decide; ``None`` for 1 / ((L - 1) N) within that, or a table's smallest unit (2**-16 for bits,
+    2**-14 otherwise) where that is more."""
     antithetic: bool = True
     """Draw candidates in pairs with mirrored quantiles, which halves the random bits."""
 
@@ -113,8 +114,8 @@ class EDA(Algorithm):
         self.binary = self.levels == 2
         self.total = _BIT_TOTAL if self.binary else TABLE_TOTAL
         margin = config.margin
-        if margin is None:
-            margin = 1 / ((self.levels - 1) * space.size)
+        if margin is None:  # with one gene or two, the theory's is more than a table has room for
+            margin = min(1 / ((self.levels - 1) * space.size), 1 / (2 * self.levels))
         self.margin = max(round(margin * self.total), 1)
         # Rate and weights in 14 bits each, tables in 16 at most: products fit an int32.
         self.rate = round(config.rate * _WEIGHTS)

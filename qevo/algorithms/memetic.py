@@ -27,7 +27,8 @@ from qevo.errors import QevoError
 
 @dataclasses.dataclass(frozen=True)
 class MemeticConfig:
-    """Settings of the recombination; those of the walks are the local search's own."""
+    """Settings of the recombination; those of the walks are the local search's own, but for how a
+    chain begins: `restart` and `random_start` stay at their defaults."""
 
     crossover: Crossover = "uniform"
     """Whether a child has each gene from either parent, or runs of genes between cut points."""
@@ -35,9 +36,9 @@ class MemeticConfig:
     """Cut points, where crossover has them."""
     tournament: int = 1
     """Members drawn for each parent, of which the best is taken."""
-    patience: int = 0
+    patience: int = 50
     """Generations in which no child enters the pool before all but the best member are drawn
-    anew; 0 for never."""
+    anew; 0 for never: the pool may then stay as it is for good."""
 
 
 @struct.dataclass
@@ -66,6 +67,12 @@ class Memetic(Algorithm):
             raise QevoError(
                 "a pool has at least 2 members, a tournament 1, and patience is at least 0, got "
                 f"{self.population_size}, {config.tournament} and {config.patience}"
+            )
+        if search.config.restart or not search.config.random_start:
+            raise QevoError(
+                "children begin where crossover puts them, so restart must be 0 and random_start "
+                f"True, got {search.config.restart} and {search.config.random_start}; the "
+                "patience of MemeticConfig draws a pool anew"
             )
         self.search = search
         self.config = config

@@ -61,8 +61,9 @@ class ShiftConfig:
     """The largest shift; each further level is half as likely."""
     neutral: bool = False
     """Whether a candidate that is as good as the parent replaces it, to cross plateaus."""
-    crossover: int = 2
-    """Candidates that apply the shifts of a good sibling of the parent on top of the parent's."""
+    siblings: int = 2
+    """The parent's best siblings, each of which gives a candidate with its shifts on top of the
+    parent's."""
     stages: tuple[tuple[int, int], ...] = ()
     """Selection on growing data: pairs of candidates and rows of the batch, the whole population
     first and the whole batch last; none to score all candidates on the whole batch."""
@@ -82,9 +83,9 @@ class ShiftState:
     high: jax.Array  # int8 [N]
     start: jax.Array  # int8 [N]
     share: jax.Array  # int32 [], of the slots that a mutant uses on average, in 1/65536; two-rate
-    sibling_positions: jax.Array  # int32 [crossover, G]; N is padding
-    sibling_values: jax.Array  # int8 [crossover, G]
-    sibling_within: jax.Array  # int32 [crossover, G], with an order: their places in its block
+    sibling_positions: jax.Array  # int32 [siblings, G]; N is padding
+    sibling_values: jax.Array  # int8 [siblings, G]
+    sibling_within: jax.Array  # int32 [siblings, G], with an order: their places in its block
     sibling_place: Place  # where they were made; the first block without an order
     generation: jax.Array  # int32 []
 
@@ -118,9 +119,9 @@ class ShiftES(Algorithm):
     def _check(self) -> None:
         c = self.config
         check_stages(self.stages, c.population, self.spared)
-        if c.crossover < 0 or c.population < c.crossover + 3:
+        if c.siblings < 0 or c.population < c.siblings + 3:
             raise QevoError(
-                f"a population of {c.population} has no room for the parent, {c.crossover} crossed "
+                f"a population of {c.population} has no room for the parent, {c.siblings} crossed "
                 "candidates and at least 2 mutated ones"
             )
         if not 1 <= c.slots <= ONE or not 0 < c.shifted <= c.slots:
@@ -151,7 +152,7 @@ class ShiftES(Algorithm):
 
     def start(self, key: jax.Array) -> ShiftState:
         """The space's start as the parent."""
-        space, siblings = self.space, (self.config.crossover, self.slots)
+        space, siblings = self.space, (self.config.siblings, self.slots)
         return ShiftState(
             parent=jnp.array(space.start),
             low=jnp.array(space.low),
@@ -172,7 +173,7 @@ class ShiftES(Algorithm):
     def propose(self, key: jax.Array, state: ShiftState) -> tuple[Proposal, ShiftState]:
         """The parent, its crossings, and its mutants."""
         key_positions, key_use, key_shift = jax.random.split(key, 3)
-        crossed, size = self.config.crossover, self.space.size
+        crossed, size = self.config.siblings, self.space.size
         mutants = self.population_size - 1 - crossed
         positions, place, within = self._positions(key_positions, state, mutants)
 
@@ -205,7 +206,7 @@ class ShiftES(Algorithm):
         self, key: jax.Array, proposal: Proposal, fitness: jax.Array, state: ShiftState
     ) -> tuple[ShiftState, Metrics]:
         """Keep the best candidate, its best siblings, and the share that made the best mutant."""
-        crossed, size = self.config.crossover, self.space.size
+        crossed, size = self.config.siblings, self.space.size
         # The parent goes before its equals or, with neutral moves, mutants go before theirs.
         first = 1 + crossed if self.config.neutral else 0
         ranked = jnp.argsort(jnp.roll(fitness, -first), stable=True) + first

@@ -9,13 +9,14 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from qevo.core.evosax_base import EvolutionaryAlgorithm, Params
 from qevo.core.problem import Metrics, Problem
 from qevo.core.proposal import Proposal
 from qevo.core.selection import WORST, Stage
-from qevo.core.space import Space
+from qevo.core.space import INT32, Space
 
 
 @struct.dataclass
@@ -115,8 +116,7 @@ class Algorithm(EvolutionaryAlgorithm):
         """
         here = copy.copy(self)
         if jax.tree.leaves(solution):
-            genes = jnp.clip(self.space.encode(solution), self.space.low, self.space.high)
-            here.space = dataclasses.replace(self.space, start=genes)
+            here.space = dataclasses.replace(self.space, start=self.space.encode(solution))
         inner = here.start(key)
         shape = jax.eval_shape(lambda: self.propose(key, inner)[0])
         return AskTellState(
@@ -139,14 +139,13 @@ class Algorithm(EvolutionaryAlgorithm):
     def tell(  # pyright: ignore[reportIncompatibleVariableOverride]
         self, key: jax.Array, population: Any, fitness: Any, state: Any, params: Any = None
     ) -> tuple[AskTellState, Metrics]:
-        """Learn from the fitness of what the last `ask` returned; it must be integer."""
-        dtype = jnp.asarray(fitness).dtype
-        if not jnp.issubdtype(dtype, jnp.integer):
-            raise TypeError(
-                f"fitness must be integer (and is minimised), got {dtype}; "
-                "scale it to a fixed-point int32"
-            )
-        return self._compiled("_learn")(key, population, jnp.asarray(fitness, jnp.int32), state)
+        """Learn from the fitness of what the last `ask` returned; it must be integer.
+
+        Raises:
+          TypeError: it is not, or of a type that may leave int32.
+          ValueError: fitness of numpy's integers or Python's leaves int32.
+        """
+        return self._compiled("_learn")(key, population, _int32(fitness), state)
 
     def _compiled(self, name: str) -> Any:
         """A method of this very object, jitted once; a copy has its own."""
@@ -184,6 +183,27 @@ class Algorithm(EvolutionaryAlgorithm):
             "best_fitness_in_generation": fitness[winner],
         }
         return state, archive | metrics
+
+
+def _int32(fitness: Any) -> jax.Array:
+    """A fitness int32 ``[P]``; values are looked at where they are not JAX's, and so at hand."""
+    if not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(fitness)):
+        fitness = np.asarray(fitness)
+        if fitness.dtype.kind in "iu":
+            low, high = int(fitness.min(initial=0)), int(fitness.max(initial=0))
+            if low < INT32.min or high > INT32.max:
+                raise ValueError(
+                    f"fitness must lie in int32, got {low if low < INT32.min else high}: scale or "
+                    "clip it"
+                )
+            fitness = fitness.astype(np.int32)
+    fitness = jnp.asarray(fitness)
+    if not jnp.issubdtype(fitness.dtype, jnp.integer) or not np.can_cast(fitness.dtype, np.int32):
+        raise TypeError(
+            f"fitness must be integer (and is minimised), within int32, got {fitness.dtype}; scale "
+            "it to a fixed-point int32"
+        )
+    return fitness.astype(jnp.int32)
 
 
 def rank_weights(fitness: jax.Array) -> jax.Array:

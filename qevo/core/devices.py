@@ -15,13 +15,16 @@ from qevo.errors import QevoError
 Device: TypeAlias = Any  # a jax.Device; JAX exports it as a variable, not as a type
 
 
-def choose_devices(wanted: Sequence[Device] | int | str | None, population: int) -> list[Device]:
+def choose_devices(
+    wanted: Sequence[Device] | int | str | None, population: int, batch_devices: int = 1
+) -> list[Device]:
     """The devices to share a population out over, as many of each process.
 
     Args:
       wanted: devices, how many of the default kind, or a kind ("cpu", "gpu", "tpu"). ``None`` and a
-        kind take as many as divide the population.
+        kind take as many as can share it out.
       population: P.
+      batch_devices: how many devices share each candidate's batch.
 
     Raises:
       QevoError: there are none of that kind, fewer than asked for, they do not divide P, or not
@@ -40,11 +43,12 @@ def choose_devices(wanted: Sequence[Device] | int | str | None, population: int)
     elif wanted is None or isinstance(wanted, str):
         parts = _by_process(devices_of(wanted))
         there = min(map(len, parts))
-        fits = [d for d in range(1, there + 1) if population % (d * len(parts)) == 0]
+        groups = {d: divmod(d * len(parts), batch_devices) for d in range(1, there + 1)}
+        fits = [d for d, (each, rest) in groups.items() if not rest and population % each == 0]
         chosen = [device for part in parts for device in part[: max(fits, default=there)]]
     else:
         chosen = list(wanted)
-    if not chosen or population % len(chosen):
+    if not chosen or population * batch_devices % len(chosen):
         raise QevoError(
             f"a population of {population} cannot be shared out evenly over {len(chosen)} devices"
         )

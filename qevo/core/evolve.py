@@ -134,7 +134,7 @@ def evolve(
     chunk = candidate_chunk if candidate_chunk is not None else problem.candidate_chunk
     stages = algorithm.stages
     shares = math.gcd(algorithm.population_size, *(stage.candidates for stage in stages))
-    chosen = choose_devices(devices, shares * max(batch_devices, 1))
+    chosen = choose_devices(devices, shares, max(batch_devices, 1))
     check_batch(problem, key, stages, len(chosen), batch_devices)
     mesh, place = placement(chosen, batch_devices)
     own = own_devices(chosen)

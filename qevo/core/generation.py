@@ -14,9 +14,8 @@ from qevo.core.algorithm import Algorithm
 from qevo.core.problem import Metrics, Problem, int32_scalar
 from qevo.core.proposal import Share, edit
 from qevo.core.selection import staged_scores
+from qevo.core.spread import BATCH_AXIS, POPULATION_AXIS, own_share
 
-POPULATION_AXIS = "population"
-BATCH_AXIS = "batch"
 NOT_SEEN = -(2**31)  # a metric of a generation that did not look at validation data
 
 
@@ -206,17 +205,12 @@ def _scores(
     """
     if mesh is None:
         return problem.scores(context, share, batch, chunk=chunk)
-
-    def mine(array: jax.Array, axis: str) -> jax.Array:
-        size = array.shape[0] // mesh.shape[axis]
-        return jax.lax.dynamic_slice_in_dim(array, jax.lax.axis_index(axis) * size, size)
-
-    rows, values = (mine(array, POPULATION_AXIS) for array in (share.rows, share.values))
+    rows, values = (own_share(array, POPULATION_AXIS) for array in (share.rows, share.values))
     share = share._replace(rows=rows, values=values)
     if mesh.shape[BATCH_AXIS] == 1:
         local = problem.scores(context, share, batch, chunk=chunk)
     else:
-        batch = jax.tree.map(lambda array: mine(array, BATCH_AXIS), batch)
+        batch = jax.tree.map(lambda array: own_share(array, BATCH_AXIS), batch)
         local = jax.lax.psum(problem.scores(context, share, batch, chunk=chunk), BATCH_AXIS)
     return jax.lax.all_gather(local, POPULATION_AXIS, tiled=True)
 

@@ -20,9 +20,8 @@ class Changes(NamedTuple):
 class MoveProblem(Problem):
     """A problem that knows what every change of a single gene does to the fitness of a solution.
 
-    Local search makes many such moves in a row. A problem offers them as three pure functions of
-    fixed shapes, which compile, scan and `vmap`; a subclass writes the first two and, where finding
-    one change is cheaper than having all of them, the third. Its genes decode as themselves.
+    Local search makes many such moves in a row. A subclass offers them as two pure functions of
+    fixed shapes, which compile, scan and `vmap`. Its genes decode as themselves.
     """
 
     def moves(self, genes: jax.Array) -> Any:
@@ -63,7 +62,7 @@ class FocusedProblem(Problem):
     def focus(self, genes: jax.Array, state: Any, draw: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The genes of a random violated constraint, and what flipping each would break.
 
-        Where nothing is violated, it is any constraint.
+        Where nothing is violated, it is any constraint, even one without genes: all padding.
 
         Args:
           genes: int8 ``[N]``.
@@ -77,7 +76,7 @@ class FocusedProblem(Problem):
         raise NotImplementedError
 
     def flip(self, genes: jax.Array, state: Any, position: jax.Array) -> Any:
-        """The state after one flip; ``genes`` are those before it."""
+        """The state after one flip; ``genes`` are those before it. Position N flips nothing."""
         raise NotImplementedError
 
 

@@ -16,7 +16,7 @@ from flax import struct
 
 from qevo.core import blocks
 from qevo.core.proposal import Share, edit
-from qevo.core.rows import map_rows, sum_over_rows
+from qevo.core.rows import map_each, map_rows, sum_over_rows
 from qevo.core.sharing import split
 from qevo.core.space import Block, Space
 
@@ -115,7 +115,7 @@ class Problem(EvosaxProblem):
 
             return sum_over_rows(own, (batch, known), self.rows_at_once(block))
 
-        return _over_candidates(one, (share.rows, share.values), chunk)
+        return map_each(one, (share.rows, share.values), chunk)
 
     def edited(self, leaf: jax.Array, part: jax.Array, channel: jax.Array) -> Any:
         """What stands in a solution for a leaf ``[..., C]`` with some channels replaced.
@@ -164,7 +164,7 @@ class Problem(EvosaxProblem):
         def one(solution: Any) -> jax.Array:
             return self.total(solution, batch)
 
-        fitness = _over_candidates(one, solutions, self.candidate_chunk)
+        fitness = map_each(one, solutions, self.candidate_chunk)
         return fitness, EvosaxState(counter=state.counter + 1), {}
 
     def sample(  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -176,18 +176,11 @@ class Problem(EvosaxProblem):
         return self.space.decode(genes.astype(jnp.int8))
 
 
-def _over_candidates(one: Callable[[Any], jax.Array], candidates: Any, chunk: int | None) -> Any:
-    """``one`` of each candidate, ``chunk`` of them side by side; all of them for ``None``."""
-    if chunk is None or chunk >= jax.tree.leaves(candidates)[0].shape[0]:
-        return jax.vmap(one)(candidates)
-    if chunk == 1:
-        return jax.lax.map(one, candidates)
-    return jax.lax.map(one, candidates, batch_size=chunk)
-
-
 def int32_scalar(fitness: Any) -> jax.Array:
-    """A fitness as int32 ``[]``; raises TypeError for what is no integer or no scalar."""
-    value = jnp.asarray(fitness)
+    """A fitness as int32 ``[]``, of an int or an int32; raises TypeError for anything else."""
+    value = fitness
+    if not hasattr(fitness, "dtype"):
+        value = jnp.asarray(fitness, jnp.int32 if type(fitness) is int else None)
     if not jnp.issubdtype(value.dtype, jnp.integer) or value.ndim:
         raise TypeError(
             "fitness must be one integer (and is minimised), got "
@@ -195,12 +188,13 @@ def int32_scalar(fitness: Any) -> jax.Array:
             "jnp.round(1000 * value).astype(jnp.int32); where it may be NaN or leave int32, say "
             "what that costs first (jnp.where, jnp.clip)"
         )
-    if value.dtype.itemsize < 4:
+    if value.dtype != jnp.int32:
         raise TypeError(
-            f"a fitness of {value.dtype} wraps at {jnp.iinfo(value.dtype).max}: compute in int32, "
-            "as with x.astype(jnp.int32); a solution has the type of its bounds"
+            f"fitness must be int32, got {value.dtype}: compute in int32 before anything wraps, as "
+            "with x.astype(jnp.int32) and jnp.sum(x, dtype=jnp.int32); a solution has the type of "
+            "its bounds"
         )
-    return value.astype(jnp.int32)
+    return jnp.asarray(value)
 
 
 @struct.dataclass

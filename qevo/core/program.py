@@ -11,8 +11,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDev
 
 from qevo.core.algorithm import Algorithm
 from qevo.core.devices import Device
-from qevo.core.generation import BATCH_AXIS, POPULATION_AXIS, Carry, Rules, scan_generations
+from qevo.core.generation import Carry, Rules, scan_generations
 from qevo.core.problem import Problem
+from qevo.core.spread import BATCH_AXIS, POPULATION_AXIS
 
 _CACHE_HIT = "/jax/compilation_cache/cache_hits"
 

@@ -1,4 +1,4 @@
-"""A batch in runs of rows, so that only one run's intermediate values are in memory at a time."""
+"""Arrays in runs of rows, so that only one run's intermediate values are in memory at a time."""
 
 from __future__ import annotations
 
@@ -29,6 +29,13 @@ def map_rows(function: Callable[[Any], Any], data: Any, length: int | None) -> A
     if rest is None:
         return done
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), done, function(rest))
+
+
+def map_each(function: Callable[[Any], Any], data: Any, at_once: int | None) -> Any:
+    """``function`` of each row's arrays, ``at_once`` rows side by side; all for ``None``."""
+    if at_once == 1:
+        return jax.lax.map(function, data)
+    return map_rows(jax.vmap(function), data, at_once)
 
 
 def sum_over_rows(function: Callable[[Any], Any], data: Any, length: int | None) -> Any:

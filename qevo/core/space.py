@@ -25,7 +25,7 @@ class Leaf(NamedTuple):
     weight decodes as itself (``base=0``, ``step=1``); a bias or a multiplier starts at gene 0.
     """
 
-    shape: tuple[int, ...]
+    shape: Any  # of ints, or an int for one axis
     low: Any  # int8, broadcasts to shape
     high: Any  # int8, broadcasts to shape
     start: Any = 0  # int8, broadcasts to shape
@@ -112,6 +112,7 @@ class Space:
             name = jax.tree_util.keystr(path, simple=True, separator="/") or "genes"
             if not isinstance(leaf, Leaf):
                 raise QevoError(f"{name}: every leaf of a space is a Leaf, got {type(leaf)}")
+            leaf = leaf._replace(shape=tuple(np.atleast_1d(leaf.shape).tolist()))
             values = {k: _broadcast(name, k, getattr(leaf, k), leaf.shape) for k in _NUMBERS}
             _check_leaf(name, leaf, values)
             for k, part in parts.items():
@@ -121,7 +122,7 @@ class Space:
             steps.append(None if plain else jnp.asarray(leaf.step, jnp.int32))
             size = int(np.prod(leaf.shape, dtype=np.int64))
             dtype = np.dtype(leaf.dtype).name
-            layout.append(LeafLayout(name, offset, size, tuple(leaf.shape), dtype))
+            layout.append(LeafLayout(name, offset, size, leaf.shape, dtype))
             offset += size
         arrays = {k: jnp.asarray(np.concatenate(v)) for k, v in parts.items()}
         return cls(
@@ -180,7 +181,6 @@ class Space:
           dtype: of a solution. Genes are int8 in any case; a function of int8 must keep its own
             products and sums from wrapping.
         """
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
         if start is None:
             start = min(max(0, low), high)
         return cls.of(Leaf(shape, low, high, start, dtype=dtype))
@@ -260,11 +260,15 @@ class Space:
         return jax.tree.unflatten(self.treedef, leaves)
 
     def encode(self, solution: Any) -> jax.Array:
-        """The genes int8 ``[N]`` of a pytree that `decode` can return; its exact inverse."""
+        """The genes int8 ``[N]`` of a solution, cut to the bounds; the exact inverse of `decode`.
+
+        An integer between two steps becomes the lower one.
+        """
         parts = []
-        leaves = jax.tree.leaves(solution)
-        for leaf, base, step in zip(leaves, self.bases, self.steps, strict=True):
-            genes = jnp.asarray(leaf)
+        given = (solution, self.decode(self.low), self.decode(self.high))
+        leaves = map(jax.tree.leaves, given)
+        for leaf, low, high, base, step in zip(*leaves, self.bases, self.steps, strict=True):
+            genes = jnp.clip(jnp.asarray(leaf).reshape(low.shape), low, high)
             if base is not None:
                 genes = (genes.astype(jnp.int32) - base) // step
             parts.append(genes.astype(jnp.int8).reshape(-1))

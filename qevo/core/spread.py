@@ -1,4 +1,4 @@
-"""Long work on each row of a population, shared out over the devices that a run searches with."""
+"""Shares of the devices that a run searches with, and long work on each row shared out to them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,19 @@ from typing import Any
 
 import jax
 
-from qevo.core.generation import POPULATION_AXIS
-from qevo.core.rows import map_rows
+from qevo.core.rows import map_each
+
+POPULATION_AXIS = "population"
+BATCH_AXIS = "batch"
+
+
+def own_share(array: jax.Array, axis: str) -> jax.Array:
+    """This device's rows of an array, which the devices along an axis of the mesh share out.
+
+    It is called within `jax.shard_map`; the number of those devices divides that of the rows.
+    """
+    size = array.shape[0] // jax.lax.axis_size(axis)
+    return jax.lax.dynamic_slice_in_dim(array, jax.lax.axis_index(axis) * size, size)
 
 
 def spread(function: Callable[[Any], Any], rows: Any, at_once: int | None) -> Any:
@@ -28,21 +39,8 @@ def spread(function: Callable[[Any], Any], rows: Any, at_once: int | None) -> An
     """
     if at_once is None and jax.default_backend() == "cpu":
         at_once = 1
-
-    def work(rows: Any) -> Any:
-        if at_once == 1:
-            return jax.lax.map(function, rows)
-        return map_rows(jax.vmap(function), rows, at_once)
-
     mesh = jax.sharding.get_abstract_mesh()
     if POPULATION_AXIS not in mesh.manual_axes or mesh.shape[POPULATION_AXIS] == 1:
-        return work(rows)
-    devices = mesh.shape[POPULATION_AXIS]
-
-    def mine(array: jax.Array) -> jax.Array:
-        size = array.shape[0] // devices
-        first = jax.lax.axis_index(POPULATION_AXIS) * size
-        return jax.lax.dynamic_slice_in_dim(array, first, size)
-
-    done = work(jax.tree.map(mine, rows))
+        return map_each(function, rows, at_once)
+    done = map_each(function, jax.tree.map(lambda a: own_share(a, POPULATION_AXIS), rows), at_once)
     return jax.tree.map(lambda a: jax.lax.all_gather(a, POPULATION_AXIS, tiled=True), done)

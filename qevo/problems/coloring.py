@@ -13,8 +13,8 @@ from flax import struct
 from qevo.core.moves import Changes, MoveProblem
 from qevo.core.space import Space
 from qevo.errors import QevoError
+from qevo.problems.graphs import check_edge, edge_ends, merged_pairs
 from qevo.problems.links import Links
-from qevo.problems.maxcut import merged_pairs
 from qevo.problems.text import Lines, naming
 
 
@@ -40,19 +40,11 @@ class Coloring(MoveProblem):
           QevoError: an edge leaves the graph or joins a vertex to itself, or the number of colours
             is not 2 to 127.
         """
-        first, second = (np.asarray(ends, np.int64).reshape(-1) for ends in (first, second))
         if vertices < 1 or not 2 <= colors <= 127:
             raise QevoError(
                 f"a colouring has at least 1 vertex and 2 to 127 colours, got {vertices}, {colors}"
             )
-        odd = (np.minimum(first, second) < 0) | (np.maximum(first, second) >= vertices)
-        odd |= first == second
-        if odd.any():
-            at = int(np.argmax(odd))
-            raise QevoError(
-                f"edge {at} joins {first[at]} and {second[at]}; the ends of an edge are different "
-                f"vertices from 0 to {vertices - 1}"
-            )
+        first, second = edge_ends(vertices, first, second)
         first, second, _ = merged_pairs(vertices, first, second, np.ones(first.size, np.int64))
         links = Links.of(vertices, first, second, np.ones(first.size, np.int64))
         return cls(
@@ -81,10 +73,7 @@ class Coloring(MoveProblem):
                 vertices = lines.integers(words[2:], 2, "the numbers of vertices and of edges")[0]
             elif words[0] == "e" and vertices is not None:
                 edge = lines.integers(words[1:], 2, "an edge: two vertices after 'e'")
-                if not all(1 <= end <= vertices for end in edge) or edge[0] == edge[1]:
-                    lines.fail(
-                        f"an edge joins two different vertices from 1 to {vertices}, got {edge}"
-                    )
+                check_edge(lines, vertices, edge)
                 edges.append(edge)
             elif words[0] not in ("n", "d", "v", "x"):  # what some generators leave behind
                 lines.fail(f"expected 'p edge', once, and then 'e' lines, got {words[0]!r}")

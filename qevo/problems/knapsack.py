@@ -16,6 +16,7 @@ from qevo.errors import QevoError
 from qevo.problems.text import Lines, naming
 
 TABLE_STEPS = 1 << 33  # items times capacity that dynamic programming may take: some ten seconds
+TABLE_CAPACITY = 1 << 25  # and the capacity: half a GiB
 
 Kind = Literal["uncorrelated", "weakly", "strongly"]
 
@@ -57,8 +58,8 @@ class Knapsack(MoveProblem):
         Args:
           values, weights: ``[N]``.
           capacity: what the packed items may weigh.
-          solve: whether to find the optimum by dynamic programming; where it takes seconds by
-            default.
+          solve: whether to find the optimum by dynamic programming; by default where it takes
+            seconds and half a GiB at most.
 
         Raises:
           QevoError: a value or weight is out of range, or fitness may leave int32.
@@ -85,10 +86,10 @@ class Knapsack(MoveProblem):
                 f"fitness may reach {largest} and weight {weights.sum()}, they must stay below "
                 f"{INT32.max // 2}: divide the values or the weights"
             )
-        if solve or (solve is None and values.size * capacity <= TABLE_STEPS):
-            optimum = -best_value(values, weights, capacity)
-        else:
-            optimum = None
+        if solve is None:
+            units = min(capacity, int(weights.sum()))
+            solve = units <= min(TABLE_CAPACITY, TABLE_STEPS // values.size)
+        optimum = -best_value(values, weights, capacity) if solve else None
         space = Space.of(Leaf((values.size,), 0, 1, packed.astype(np.int8)))
         return cls(
             space,
@@ -159,7 +160,8 @@ class Knapsack(MoveProblem):
     def fitness(self, solution: jax.Array, batch: Any) -> jax.Array:
         """The value, negated, and what overweight costs."""
         packed = solution.astype(jnp.int32)
-        value, weight = (jnp.sum(packed * part) for part in (self.values, self.weights))
+        value = jnp.sum(packed * self.values, dtype=jnp.int32)
+        weight = jnp.sum(packed * self.weights, dtype=jnp.int32)
         return self.cost(weight) - value
 
     def cost(self, weight: jax.Array) -> jax.Array:
@@ -169,7 +171,8 @@ class Knapsack(MoveProblem):
 
     def moves(self, genes: jax.Array) -> KnapsackMoves:
         """An item's value, and what the weight costs with or without it."""
-        return self._moves(genes, jnp.sum(genes.astype(jnp.int32) * self.weights))
+        packed = genes.astype(jnp.int32)
+        return self._moves(genes, jnp.sum(packed * self.weights, dtype=jnp.int32))
 
     def move(
         self, genes: jax.Array, state: KnapsackMoves, position: jax.Array, value: jax.Array
@@ -189,13 +192,13 @@ class Knapsack(MoveProblem):
 def best_value(values: np.ndarray, weights: np.ndarray, capacity: int) -> int:
     """The largest value that the capacity holds, by dynamic programming over capacities.
 
-    Bellman 1957; time items times capacity, memory eight bytes for each unit of capacity.
+    Bellman 1957; time items times capacity, memory sixteen bytes for each unit of capacity.
     """
     capacity = min(capacity, int(weights.sum()))
     best = np.zeros(capacity + 1, np.int64)
     for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
         if weight <= capacity:
-            best[weight:] = np.maximum(best[weight:], best[: capacity + 1 - weight] + value)
+            np.maximum(best[weight:], best[: capacity + 1 - weight] + value, out=best[weight:])
     return int(best[-1])
 
 

@@ -1,14 +1,12 @@
 """Max-cut: divide the vertices of a weighted graph so that the edges between the sides weigh most.
 
 The G-set (Helmberg and Rendl, *A spectral bundle method for semidefinite programming*, SIAM J.
-Optim. 2000) was made by rudy, G. Rinaldi's generator, which draws with `gb_flip` of the Stanford
-GraphBase (Knuth 1993). Its first graphs are regenerated here; the others come from files.
+Optim. 2000) was made by rudy. Its first graphs are regenerated here; the others come from files.
 """
 
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -19,7 +17,9 @@ from flax import struct
 from qevo.core.moves import Changes, MoveProblem
 from qevo.core.space import INT32, Space
 from qevo.errors import QevoError
+from qevo.problems.graphs import check_edge, edge_ends, merged_pairs
 from qevo.problems.links import Links
+from qevo.problems.rudy import random_graph
 from qevo.problems.text import Lines, naming
 
 # Benlic and Hao, Breakout local search for the max-cut problem, Eng. Appl. Artif. Intell. 2013.
@@ -63,18 +63,10 @@ class MaxCut(MoveProblem):
         Raises:
           QevoError: an edge leaves the graph or joins a vertex to itself, or a cut may leave int32.
         """
-        first, second = (np.asarray(ends, np.int64).reshape(-1) for ends in (first, second))
-        weight = np.broadcast_to(np.asarray(weight, np.int64), first.shape)
         if vertices < 1:
             raise QevoError(f"a graph needs at least one vertex, got {vertices}")
-        odd = (np.minimum(first, second) < 0) | (np.maximum(first, second) >= vertices)
-        odd |= first == second
-        if odd.any():
-            at = int(np.argmax(odd))
-            raise QevoError(
-                f"edge {at} joins {first[at]} and {second[at]}; the ends of an edge are different "
-                f"vertices from 0 to {vertices - 1}"
-            )
+        first, second = edge_ends(vertices, first, second)
+        weight = np.broadcast_to(np.asarray(weight, np.int64), first.shape)
         first, second, weight = merged_pairs(vertices, first, second, weight)
         if 2 * int(np.abs(weight).sum()) > INT32.max:
             raise QevoError(
@@ -111,10 +103,7 @@ class MaxCut(MoveProblem):
             edge = lines.integers(
                 words if len(words) != 2 else [*words, "1"], 3, "an edge: two vertices and a weight"
             )
-            if not all(1 <= end <= header[0] for end in edge[:2]) or edge[0] == edge[1]:
-                lines.fail(
-                    f"an edge joins two different vertices from 1 to {header[0]}, got {edge[:2]}"
-                )
+            check_edge(lines, header[0], edge[:2])
             if len(edges) == header[1]:
                 lines.fail(f"the header promises {header[1]} edges, this is one more")
             edges.append(edge)
@@ -157,67 +146,3 @@ class MaxCut(MoveProblem):
     ) -> Changes:
         """An edge of the vertex that was cut is not, and the other way round."""
         return Changes(self.links.flipped(state.change, genes, position, value))
-
-
-def merged_pairs(
-    size: int, first: np.ndarray, second: np.ndarray, weight: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each unordered pair once, smaller end first, and the sum of its weights where it is not 0."""
-    low, high = np.minimum(first, second), np.maximum(first, second)
-    pairs, place = np.unique(low * size + high, return_inverse=True)
-    total = np.zeros(pairs.size, np.int64)
-    np.add.at(total, place, weight)
-    kept = total != 0
-    return pairs[kept] // size, pairs[kept] % size, total[kept]
-
-
-def random_graph(vertices: int, edges: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ends int64 ``[edges]`` of different edges, as the GraphBase's ``random_graph`` has them.
-
-    Both ends of an edge are uniform; loops and edges that are there already are drawn again.
-    """
-    if edges > vertices * (vertices - 1) // 2:
-        raise QevoError(f"{vertices} vertices have no {edges} different edges")
-    draws = gb_flip(seed)
-    found: dict[tuple[int, int], None] = {}
-    while len(found) < edges:
-        one, other = gb_uniform(draws, vertices), gb_uniform(draws, vertices)
-        if one != other:
-            found[min(one, other), max(one, other)] = None
-    first, second = np.asarray(list(found), np.int64).reshape(-1, 2).T
-    return first, second
-
-
-def gb_flip(seed: int) -> Iterator[int]:
-    """The random numbers 0..2**31-1 of the Stanford GraphBase's ``gb_flip`` (Knuth 1993).
-
-    A subtractive generator: ``x[n] = x[n - 55] - x[n - 24]`` modulo 2**31, from a scrambled seed.
-    """
-    mask = 2**31 - 1
-    table = [0] * 56  # 1-based
-    previous = shifted = table[55] = seed & mask
-    following, at = 1, 21
-    while at:
-        table[at] = following
-        following = previous - following & mask
-        shifted = (shifted >> 1) | (shifted & 1) << 30
-        following = following - shifted & mask
-        previous = table[at]
-        at = (at + 21) % 55
-
-    def cycle() -> None:
-        for i in range(1, 56):
-            table[i] = table[i] - table[i + 31 if i < 25 else i - 24] & mask
-
-    for _ in range(5):
-        cycle()
-    yield from table[54:0:-1]
-    while True:
-        cycle()
-        yield from table[55:0:-1]
-
-
-def gb_uniform(draws: Iterator[int], below: int) -> int:
-    """A uniform number in 0..below-1 from `gb_flip`'s draws."""
-    limit = 2**31 - 2**31 % below
-    return next(draw for draw in draws if draw < limit) % below

@@ -13,8 +13,8 @@ from flax import struct
 from qevo.core.moves import Changes, MoveProblem
 from qevo.core.space import INT32, Space
 from qevo.errors import QevoError
+from qevo.problems.graphs import merged_pairs
 from qevo.problems.links import Links
-from qevo.problems.maxcut import merged_pairs
 from qevo.problems.text import Lines, naming
 
 

@@ -224,9 +224,11 @@ class SAT(MoveProblem, FocusedProblem):
         return SATMoves(change, true, sums.at[near].add(sign * position, mode="drop"))
 
     def focused(self, genes: jax.Array) -> SATFocus:
-        """True literals of all clauses, and violated clauses by blocks."""
+        """True literals of all clauses, and violated clauses by blocks; empty ones, which no flip
+        mends, pass for satisfied."""
         true = self.true_literals(genes).astype(self._count)
         fitness = jnp.sum(jnp.where(true == 0, self.weight, 0), dtype=jnp.int32)
+        true = jnp.where(self.variables[:, 0] < self.space.size, true, 1)
         blocks = -(-true.shape[0] // self.block)
         true = jnp.pad(true, (0, blocks * self.block - true.shape[0]), constant_values=1)
         violated = jnp.sum((true == 0).reshape(blocks, -1), axis=1, dtype=jnp.int32)
@@ -235,7 +237,8 @@ class SAT(MoveProblem, FocusedProblem):
     def focus(
         self, genes: jax.Array, state: SATFocus, draw: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """A violated clause of a block that is drawn by the number of them in it."""
+        """A violated clause of a block that is drawn by the number of them in it; without any, it
+        may be an empty one."""
         block, _ = weighted_choice(state.violated, draw)
         inside = jax.lax.dynamic_slice(state.true, (block * self.block,), (self.block,)) == 0
         clause = block * self.block + any_place(inside, draw * np.uint32(2654435769))
@@ -250,7 +253,8 @@ class SAT(MoveProblem, FocusedProblem):
         """Clauses with the bit lose or gain a true literal."""
         now = genes[position].astype(jnp.int32)
         near = jnp.stack([self.occurs[position, now], self.occurs[position, 1 - now]])  # [2, D]
-        near = jnp.where(near < self.weight.shape[0], near, state.true.shape[0])
+        real = (near < self.weight.shape[0]) & (position < self.space.size)
+        near = jnp.where(real, near, state.true.shape[0])
         sign = jnp.asarray([[-1], [1]], jnp.int32)
         before = state.true.at[near].get(mode="fill", fill_value=9)
         changed = jnp.where(before == (sign < 0), -sign, 0)  # 1 broken, -1 made

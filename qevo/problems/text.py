@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import lzma
 import pathlib
+import zlib
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -45,7 +46,7 @@ class Lines:
                     words = line.split()
                     if words and not words[0].startswith(self.comments):
                         yield words
-        except (OSError, EOFError, lzma.LZMAError) as error:
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise QevoError(f"{self.path}: cannot be read: {error}") from None
 
     def fail(self, wrong: str) -> NoReturn:

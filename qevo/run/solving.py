@@ -14,7 +14,7 @@ import tyro
 from qevo.algorithms.annealing import Annealing, AnnealingConfig
 from qevo.algorithms.focused import FocusedConfig, FocusedSearch
 from qevo.algorithms.local_search import LocalSearch
-from qevo.algorithms.memetic import Memetic, MemeticConfig
+from qevo.algorithms.memetic import Memetic
 from qevo.algorithms.tabu import TabuConfig, TabuSearch
 from qevo.core.algorithm import Algorithm
 from qevo.core.evolve import evolve
@@ -32,7 +32,6 @@ from qevo.run.console import console, say
 Method = Literal["memetic", "tabu", "annealing", "focused"]
 
 _FOREVER = 1 << 30  # generations; the clock or the target ends a search
-_STAGNANT = 50  # generations without a new member of a memetic pool, before it is drawn anew
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +180,7 @@ def algorithm(problem: MoveProblem, method: Method, chains: int) -> Algorithm:
         "annealing": lambda: Annealing(problem, AnnealingConfig(population=chains)),
     }
     if method == "memetic":
-        return Memetic(make["tabu"](), MemeticConfig(patience=_STAGNANT))
+        return Memetic(make["tabu"]())
     return make[method]()
 
 

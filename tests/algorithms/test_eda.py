@@ -131,6 +131,22 @@ def test_margins_hold_and_tables_end_up_there(space: Space, name: str) -> None:
     assert undecided[-1] < undecided[0] / 2
 
 
+@pytest.mark.parametrize("levels", [2, 3])
+@pytest.mark.parametrize("size", [1, 2])
+def test_tables_of_few_genes_decide(size: int, levels: int) -> None:
+    """1 / ((L - 1) N), the theory's margin, would be all that a table has."""
+    algorithm = EDA(Space.integers(size, 0, levels - 1))
+    state, fitness = algorithm.start(KEY), jnp.arange(64, dtype=jnp.int32)
+    values = jnp.where(fitness[:, None] < 16, algorithm.space.high, algorithm.space.low)
+    values = jnp.broadcast_to(values, (64, size))
+    learn = jax.jit(algorithm.update, compiler_options=QUICK)
+    for _ in range(30):
+        state, _ = learn(KEY, Proposal.whole(values), fitness, state)
+    np.testing.assert_array_equal(algorithm.context(state), levels - 1)
+    np.testing.assert_allclose(shares(state).sum(axis=1), 1)
+    assert shares(state).max(axis=1).min() > 1 / 2
+
+
 def test_the_start_is_the_first_answer_and_no_more_likely_than_it_must_be() -> None:
     for space in (bits(), levels()):
         algorithm = EDA(space)

@@ -25,9 +25,10 @@ from qevo.algorithms import (
 from qevo.algorithms.local_search import Journal, best_on_the_way
 from qevo.core import Algorithm, Problem, evolve
 from qevo.core.generation import Rules, first_carry, run_generation
+from qevo.core.selection import WORST
 from qevo.errors import QevoError
 from qevo.problems import NK, SAT, Coloring, MaxCut, Trap
-from qevo.problems.maxcut import random_graph
+from qevo.problems.rudy import random_graph
 
 
 class Task(NamedTuple):
@@ -193,6 +194,19 @@ def test_tabu_forbids_what_was_left_lately() -> None:
     assert (steps > 0).any()  # it goes on from a local optimum
 
 
+@pytest.mark.parametrize("clauses", [[[1, 2], [], [-1]], [[1, -2], [2, 3], []], [[], []]])
+def test_focused_search_leaves_empty_clauses_alone(clauses: list[list[int]]) -> None:
+    problem = SAT.of(3, clauses)
+    search = FocusedSearch(problem, FocusedConfig(moves=20))
+    genes = np.zeros(3, np.int8)
+    _, journal = search.walk(jax.random.key(0), jnp.asarray(genes), jnp.int32(0))
+    before = int(problem.fitness(jnp.asarray(genes), ()))
+    for position, value, total in zip(*map(np.asarray, journal), strict=True):
+        if position < 3:
+            genes[position] = value
+        assert problem.fitness(jnp.asarray(genes), ()) == before + total
+
+
 def test_annealing_accepts_as_metropolis_does() -> None:
     """A move that costs 1 is made about exp(-1 / T) as often as one that costs nothing."""
     edges = random_graph(200, 1200, 5)
@@ -227,6 +241,25 @@ def test_the_best_solution_on_the_way() -> None:
     assert best_on_the_way(genes, first).tolist() == [0, 0, 5, 0]
 
 
+@pytest.mark.parametrize(
+    ("config", "idle", "anew"),
+    [
+        (MemeticConfig(), 49, False),
+        (MemeticConfig(), 50, True),
+        (MemeticConfig(patience=0), 10**6, False),
+    ],
+)
+def test_a_pool_that_stays_the_same_is_drawn_anew(
+    config: MemeticConfig, idle: int, *, anew: bool
+) -> None:
+    search = Memetic(TabuSearch(Trap.of(10), TabuConfig(population=4, moves=1)), config)
+    state = search.start(jax.random.key(0)).replace(
+        fitness=jnp.arange(4, dtype=jnp.int32), idle=jnp.int32(idle), generation=jnp.int32(60)
+    )
+    _, state = search.propose(jax.random.key(1), state)
+    assert state.fitness.tolist() == ([0] + [WORST] * 3 if anew else [0, 1, 2, 3])
+
+
 def test_the_pool_holds_each_solution_once() -> None:
     problem = Trap.of(10)
     search = Memetic(TabuSearch(problem, TabuConfig(population=8, moves=30)))
@@ -251,6 +284,8 @@ def test_the_pool_holds_each_solution_once() -> None:
         (lambda p: Annealing(p, AnnealingConfig(hot=1.0, cold=2.0)), "must be above 0 and fall"),
         (lambda p: Memetic(TabuSearch(p), MemeticConfig(points=0)), "with at least 1 cut point"),
         (lambda p: Memetic(TabuSearch(p, TabuConfig(population=1))), "at least 2 members"),
+        (lambda p: Memetic(TabuSearch(p, TabuConfig(restart=5))), "restart must be 0 .* got 5 and"),
+        (lambda p: Memetic(TabuSearch(p, TabuConfig(random_start=False))), "got 0 and False; the"),
     ],
 )
 def test_settings_that_cannot_work(make: Callable[[Any], LocalSearch], message: str) -> None:

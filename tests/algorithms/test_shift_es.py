@@ -86,7 +86,7 @@ def test_shifts_have_the_stated_length_and_turn_round_at_a_bound(levels: int) ->
     space = mixed_space()
     parent = np.asarray(space.start, int)
     low, high = np.asarray(space.low, int), np.asarray(space.high, int)
-    search = Search(space, settings(levels=levels, crossover=0))
+    search = Search(space, settings(levels=levels, siblings=0))
     drawn = search.draws(400)
     used = drawn.positions < space.size
     genes, values = drawn.positions[used], drawn.values[used].astype(int)
@@ -130,7 +130,7 @@ def test_positions_in_a_row_are_distinct(order: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("share", [0.06, 0.2])
 def test_half_the_mutants_take_half_the_share_and_half_take_double(share: float) -> None:
     space, slots = Space.integers(4000, -1, 1), 50
-    search = Search(space, settings(slots=slots, crossover=1))
+    search = Search(space, settings(slots=slots, siblings=1))
     fixed = round(share * 2**16)
     drawn = search.draws(600, dataclasses.replace(search.start, share=jnp.int32(fixed)))
     count = np.sum(drawn.positions[:, 2:] < space.size, axis=-1)
@@ -187,7 +187,7 @@ def test_equal_mutants_do_not_draw_the_share_to_one_side() -> None:
 
 def test_the_parent_is_the_first_candidate_and_its_fitness_never_rises() -> None:
     problem = quadratic()
-    search = Search(problem.space, settings(levels=2, crossover=2))
+    search = Search(problem.space, settings(levels=2, siblings=2))
     algorithm = search.algorithm
 
     def step(state: ShiftState, key: jax.Array) -> Any:
@@ -223,7 +223,7 @@ def test_the_parent_is_the_first_candidate_and_its_fitness_never_rises() -> None
 def test_crossing_puts_the_shifts_of_siblings_on_top_of_the_parent_and_can_win() -> None:
     """Mutants that help add up, so that what one generation found apart is soon together."""
     space = Space.integers(30, 0, 9)
-    search = Search(space, settings(population=8, slots=30, shifted=2.0, crossover=2))
+    search = Search(space, settings(population=8, slots=30, shifted=2.0, siblings=2))
     state = search.start
     proposal, state = search.propose(KEY, state)
     candidates = np.asarray(proposal.apply(state.parent))
@@ -334,8 +334,8 @@ def test_the_description_holds_every_setting_as_json() -> None:
     [
         ({"population": 0}, "population_size must be at least 1, got 0"),
         ({"population": 4}, "4 has no room for the parent, 2 crossed candidates and at least 2 mu"),
-        ({"crossover": -1}, "no room for the parent, -1 crossed candidates"),
-        ({"crossover": 14}, "16 has no room for the parent, 14 crossed"),
+        ({"siblings": -1}, "no room for the parent, -1 crossed candidates"),
+        ({"siblings": 14}, "16 has no room for the parent, 14 crossed"),
         ({"slots": 0}, "slots must be 1 to 65536 and hold the shifted genes, got 0 and 3.0"),
         ({"slots": 1 << 17}, "slots must be 1 to 65536 .* got 131072 and 3.0"),
         ({"shifted": 0.0}, r"hold the shifted genes, got 12 and 0\.0"),
@@ -385,7 +385,7 @@ def test_heavy_tailed_mutants_shift_many_genes_now_and_then() -> None:
 
 
 def test_neutral_moves_take_an_equal_mutant_not_a_worse_one() -> None:
-    search = Search(Space.integers(50, -1, 1), settings(neutral=True, crossover=2))
+    search = Search(Space.integers(50, -1, 1), settings(neutral=True, siblings=2))
     proposal, state = search.propose(KEY, search.start)
     level = jnp.full(16, 5, jnp.int32)
     after, _ = search.update(KEY, proposal, level, state)

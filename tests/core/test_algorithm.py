@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import Walk, onemax
 
-from qevo.core import rank_weights
+from qevo.core import Leaf, Space, rank_weights
 
 INT32 = st.one_of(st.integers(-3, 3), st.integers(-(2**31), 2**31 - 1))
 rank = jax.jit(rank_weights)
@@ -44,6 +44,19 @@ def test_tell_refuses_floating_point() -> None:
         walk.tell(jax.random.key(2), population, jnp.ones(8), state)
 
 
+def test_tell_takes_numpys_integers_within_int32() -> None:
+    walk, key = Walk(onemax().space), jax.random.key(0)
+    population, state = walk.ask(key, walk.init(key))
+    fitness = np.arange(8) - 2**31
+    assert int(walk.tell(key, population, fitness, state)[0].best_fitness) == -(2**31)
+    assert int(walk.tell(key, population, fitness.tolist(), state)[0].best_fitness) == -(2**31)
+    for wide, found in ((fitness - 1, -(2**31) - 1), (fitness + (2**32 + 5), 2**31 + 12)):
+        with pytest.raises(ValueError, match=f"fitness must lie in int32, got {found}: scale"):
+            walk.tell(key, population, wide, state)
+    with pytest.raises(TypeError, match="within int32, got uint32"):
+        jax.jit(walk.tell)(key, population, jnp.ones(8, jnp.uint32), state)
+
+
 def test_an_evosax_loop_may_start_elsewhere() -> None:
     problem = onemax(8)
     walk, key = Walk(problem.space), jax.random.key(0)
@@ -55,3 +68,12 @@ def test_an_evosax_loop_may_start_elsewhere() -> None:
     for state in (walk.init(key), walk.init(key, walk.default_params)):
         np.testing.assert_array_equal(state.best_solution, 0 * ones)
     np.testing.assert_array_equal(walk.space.start, 0 * ones)
+
+
+@pytest.mark.parametrize("far", [256, 1000, 2**31 - 1])
+def test_a_start_outside_is_cut_to_the_bounds(far: int) -> None:
+    space = Space.of({"plain": Leaf((2,), 0, 10), "steps": Leaf((2,), -5, 5, step=3)})
+    given = {"plain": np.array([far, -far]), "steps": np.array([far, -far])}
+    state = Walk(space).init(jax.random.key(0), given)
+    np.testing.assert_array_equal(state.best_solution["plain"], [10, 0])
+    np.testing.assert_array_equal(state.best_solution["steps"], [15, -15])

@@ -45,6 +45,19 @@ def test_as_many_devices_as_divide_the_population(
         choose_devices(2, 13)
 
 
+def test_devices_by_default_are_in_groups_that_share_a_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jax, "devices", lambda kind=None: list("abc"))
+    assert choose_devices(None, 66) == list("abc")
+    assert choose_devices(None, 66, 2) == list("ab")
+    assert choose_devices(None, 66, 3) == list("abc")
+    monkeypatch.setattr(jax, "devices", lambda kind=None: list("abcdefgh"))
+    assert choose_devices(None, 9, 2) == list("abcdef")
+    with pytest.raises(QevoError, match="population of 7 cannot be shared out evenly over 8"):
+        choose_devices(8, 7, 2)
+
+
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [

@@ -42,5 +42,5 @@ def test_squares_of_small_integers_do_not_wrap() -> None:
 def test_a_fitness_that_can_wrap_is_refused() -> None:
     narrow = Space.integers(8, low=0, high=100, dtype=jnp.int8)
     problem = qevo.FunctionProblem(narrow, lambda x: -jnp.dot(x, x))
-    with pytest.raises(TypeError, match="a fitness of int8 wraps at 127"):
+    with pytest.raises(TypeError, match="fitness must be int32, got int8: compute in int32"):
         problem.fitness(narrow.decode(narrow.start), None)

@@ -15,6 +15,7 @@ from support import QUICK, Medians, Walk, onemax, quadratic
 
 from qevo.core import FunctionProblem, Leaf, Problem, Proposal, Space, blocks, evolve
 from qevo.core.blocks import Place
+from qevo.core.problem import int32_scalar
 
 
 @struct.dataclass
@@ -130,6 +131,10 @@ def test_eval_scores_a_population_as_evosax_does(chunk: int | None) -> None:
         (FunctionProblem(Space.integers(4, 0, 1), lambda x: x), r"got int32\[4\]"),
         (FunctionProblem(Space.integers(4, 0, 1), lambda x: jnp.sum(x) / 2), r"got float32\[\]"),
         (FunctionProblem(Space.integers(4, 0, 1), lambda x: x[0] > 0), r"got bool\[\]"),
+        (
+            FunctionProblem(Space.integers(4, 0, 1), lambda x: jnp.sum(x, dtype=jnp.uint32)),
+            "must be int32, got uint32: compute in int32",
+        ),
     ],
 )
 def test_fitness_must_be_one_integer(problem: Problem, message: str) -> None:
@@ -138,6 +143,16 @@ def test_fitness_must_be_one_integer(problem: Problem, message: str) -> None:
     population = jnp.zeros((2, 4), jnp.int32)
     with pytest.raises(TypeError, match=message):
         problem.eval(jax.random.key(0), population, problem.init(jax.random.key(0)))
+
+
+def test_a_fitness_may_be_an_int_and_no_wider_than_int32() -> None:
+    assert int32_scalar(5).dtype == jnp.int32
+    with pytest.raises(TypeError, match="fitness must be int32, got int64"):
+        int32_scalar(np.int64(2**32 + 5))
+    with jax.enable_x64(True):
+        assert int32_scalar(5).dtype == jnp.int32
+        with pytest.raises(TypeError, match=r"got int64: .* jnp\.sum\(x, dtype=jnp\.int32\)"):
+            int32_scalar(jnp.sum(jnp.arange(3)))
 
 
 def test_the_description_tells_data_and_functions_apart() -> None:
@@ -154,6 +169,5 @@ def test_samples_are_solutions() -> None:
     solution = problem.sample(jax.random.key(0))
     for part, leaf in zip(problem.space.layout, jax.tree.leaves(solution), strict=True):
         assert (leaf.shape, leaf.dtype.name) == (part.shape, part.dtype)
-    genes = np.asarray(problem.space.encode(solution))
-    assert np.all(genes >= problem.space.low)
-    assert np.all(genes <= problem.space.high)
+    within = problem.space.decode(problem.space.encode(solution))  # which is cut to the bounds
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, within, solution))

@@ -154,7 +154,7 @@ def staged_search(
     """A shift strategy on `Medians`, whose batch has 32 rows."""
     problem = dataclasses.replace(Medians.of(), batch_chunk=5)
     algorithm = ShiftES(
-        problem.space, ShiftConfig(population=32, slots=12, crossover=1, stages=stages)
+        problem.space, ShiftConfig(population=32, slots=12, siblings=1, stages=stages)
     )
     return evolve(
         algorithm,

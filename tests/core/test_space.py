@@ -88,6 +88,13 @@ def test_integers_start_nearest_to_zero(low: int, high: int, start: int) -> None
     np.testing.assert_array_equal(space.decode(space.start), np.full((2, 2), start))
 
 
+@pytest.mark.parametrize("shape", [5, np.int64(5), (5,), [5]])
+def test_a_shape_of_one_axis_may_be_an_int(shape: Any) -> None:
+    for space in (Space.of(Leaf(shape, 0, 1)), Space.integers(shape, 0, 1)):
+        assert space.layout[0].shape == (5,)
+    assert Space.of(Leaf((), 0, 1)).layout[0].shape == ()
+
+
 def test_around_stays_within_the_radius_and_the_bounds() -> None:
     weights = {"a": np.array([-1, 0, 1], np.int8), "b": np.array([[3]], np.int8)}
     space = Space.around(weights, 1, low=-1, high=3)

@@ -12,8 +12,9 @@ import pytest
 
 from qevo.core.problem import Problem
 from qevo.errors import QevoError
-from qevo.problems import NK, QUBO, Coloring, Knapsack, MaxCut, Trap, read_problem
-from qevo.problems.maxcut import BEST_KNOWN, gb_flip, gb_uniform
+from qevo.problems import NK, QUBO, Coloring, Knapsack, MaxCut, Trap, knapsack, read_problem
+from qevo.problems.maxcut import BEST_KNOWN
+from qevo.problems.rudy import gb_flip, gb_uniform
 
 
 def every_fitness(problem: Problem) -> np.ndarray:
@@ -115,6 +116,16 @@ def test_overweight_costs_more_the_more_it_is() -> None:
     assert Knapsack.of([3, 4], [1, 1], 5).optimum == -7  # everything fits
 
 
+def test_a_huge_capacity_is_not_solved_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(knapsack, "best_value", lambda v, w, capacity: asked.append(capacity) or 0)
+    weights = [2**27, 2**27, 2**27]
+    assert Knapsack.of([3, 4, 5], weights, 2**28).optimum is None
+    assert Knapsack.of([3, 4, 5], weights, 2**28, solve=True).optimum == 0
+    assert Knapsack.of([3, 4, 5], [7, 8, 9], 2**28).optimum == 0  # no more than the weights is used
+    assert asked == [2**28, 2**28]
+
+
 def test_a_knapsack_from_a_file(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "small.kp"
     path.write_text("3 10\n60 5\n\n50 6\n70 5\n1 0 1\n")
@@ -132,6 +143,14 @@ def test_the_optimum_of_a_landscape(neighbours: int) -> None:
     codes = [int(sum(int(b) << j for j, b in enumerate(window))) for window in ring]
     value = sum(int(problem.tables[i, code]) for i, code in enumerate(codes))
     assert int(problem.fitness(jnp.asarray(bits), ())) == -value
+
+
+def test_a_damaged_gzip_file_is_named(tmp_path: pathlib.Path) -> None:
+    path, packed = tmp_path / "a.mc.gz", bytearray(gzip.compress(b"3 1\n1 2 1\n"))
+    packed[10] ^= 0xFF  # the header is whole, the stream is not
+    path.write_bytes(packed)
+    with pytest.raises(QevoError, match=r"a\.mc\.gz: cannot be read: Error -3"):
+        read_problem(path)
 
 
 def test_traps() -> None:

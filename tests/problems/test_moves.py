@@ -11,7 +11,7 @@ import pytest
 from qevo.core.moves import MoveProblem, any_place, least_at_random, weighted_choice
 from qevo.core.selection import WORST
 from qevo.problems import NK, QUBO, SAT, Coloring, Knapsack, MaxCut, Trap
-from qevo.problems.maxcut import random_graph
+from qevo.problems.rudy import random_graph
 
 
 def _cut(vertices: int, edges: int) -> MaxCut:

@@ -96,7 +96,7 @@ def settings(place: pathlib.Path, runs: pathlib.Path, **changes: Any) -> RefineC
         roundings=("layerwise",),
         start="evolutionary",
         constants=StageConfig(10, search),
-        weights=ShiftStageConfig(10, ShiftConfig(population=8, slots=16, crossover=1)),
+        weights=ShiftStageConfig(10, ShiftConfig(population=8, slots=16, siblings=1)),
         validate_every=5,
         scan_length=5,
         name="small",
