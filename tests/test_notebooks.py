@@ -9,6 +9,7 @@ from nbclient import NotebookClient
 
 ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+LONG = ("02_compress_a_network", "04_bring_your_own_network")  # a minute or more each
 FIGURES = {  # the least that each draws
     "01_evolve_a_ternary_network": 5,
     "02_compress_a_network": 3,
@@ -29,8 +30,13 @@ def test_all_are_here() -> None:
     assert {path.stem for path in NOTEBOOKS} == set(FIGURES)
 
 
-@pytest.mark.slow  # half a minute to a minute and a half each
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=[pytest.mark.slow] if path.stem in LONG else [], id=path.stem)
+        for path in NOTEBOOKS
+    ],
+)
 def test_runs_from_a_clean_kernel(path: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """No cell fails or warns, and the figures are there."""
     notebook = read(path)

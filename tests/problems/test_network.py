@@ -453,7 +453,6 @@ class TestBlocks:
         assert len(many) == len(residual.layers)
         assert runs(residual, ("biases",), blocks=1) == [(list(residual.layers), None)]
 
-    @pytest.mark.slow
     def test_a_search_is_the_same_on_any_devices_in_any_pieces(
         self, tmp_path: pathlib.Path
     ) -> None:

@@ -94,7 +94,6 @@ def test_layers_and_seeds_draw_from_streams_of_their_own() -> None:
     assert len(set(found)) == 3
 
 
-@pytest.mark.slow
 def test_a_trained_network_stays_closer_to_its_teacher(trained: Trained) -> None:
     images = trained.search.images[:200]
     teacher = FloatTeacher(trained.module, trained.variables, images)

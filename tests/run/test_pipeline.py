@@ -148,7 +148,6 @@ class TestRunFolder:
 
 
 class TestSameBytes:
-    @pytest.mark.slow
     def test_with_integer_products_only(self, finished: pathlib.Path, again: TrainConfig) -> None:
         """And from a teacher's file, with other chunks and calls."""
         result = run_pipeline(
@@ -394,7 +393,6 @@ def test_published_weights_and_the_architecture() -> None:
 
 
 @pytest.mark.data
-@pytest.mark.slow
 def test_published_weights_keep_their_pixel_rule(
     again: TrainConfig, tmp_path: pathlib.Path
 ) -> None:

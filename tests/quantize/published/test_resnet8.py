@@ -17,7 +17,6 @@ from qevo.quantize import float_logits, load_resnet8, quantize_network
 FILE = "weights/resnet8_cifar10/resnet8_cifar10_f32_keras_names.npz"
 
 
-@pytest.mark.slow
 @pytest.mark.data
 def test_published_accuracy_in_float_and_at_8_bits() -> None:
     path = pathlib.Path(os.environ["QEVO_DATA_DIR"]) / FILE

@@ -127,7 +127,7 @@ def test_published_accuracy_on_the_whole_test_set(depth: int, accuracy: float) -
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("bits", "method"),
-    [pytest.param(8, "nearest", marks=pytest.mark.slow), ("ternary", round_max_abs)],
+    [(8, "nearest"), ("ternary", round_max_abs)],
 )
 def test_in_integers(bits: Any, method: Any, tmp_path: pathlib.Path) -> None:
     module, variables = load_resnet_cifar(published(20))
