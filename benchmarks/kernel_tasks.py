@@ -25,7 +25,7 @@ from qevo.problems.traps import Trap
 # Where genes matter together only with their neighbours, crossover of runs of genes does the rest.
 NEIGHBOURS = TabuConfig(32, moves=1000), MemeticConfig("points", points=8, tournament=2, patience=6)
 # Where a walk soon is as good as it gets, many short ones.
-SHORT_WALKS = TabuConfig(128, moves=100), MemeticConfig("points", points=16, tournament=2)
+SHORT_WALKS = TabuConfig(128, moves=100), MemeticConfig("points", 16, tournament=2, patience=0)
 # Many members, and nothing but crossover of runs of genes: what is good must be there at first.
 RECOMBINATION = GeneticConfig(
     8192, tournament=1, crossed=1.0, crossover="points", points=20, mutated=0.0, slots=1

@@ -33,7 +33,7 @@ from qevo.report.picture import COLORS, STYLE
 from qevo.report.table import METHODS
 from qevo.run import StageConfig, TrainConfig, run_once
 from qevo.run.command import flags
-from qevo.run.folder import RESULT, TARGETS, load_arrays
+from qevo.run.folder import TARGETS, load_arrays, read_result
 from qevo.run.session import script
 
 Setting = Literal["w4a8", "w3a8", "ternary_a8", "w2a8", "w4a4"]
@@ -88,7 +88,7 @@ def main(config: Config) -> None:
     }
     if config.gather_only:
         runs = {
-            setting: [run for run in each if (run.folder / RESULT).exists()]
+            setting: [run for run in each if read_result(run.folder)]
             for setting, each in runs.items()
         }
         runs = {setting: each for setting, each in runs.items() if each}

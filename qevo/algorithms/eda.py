@@ -80,9 +80,14 @@ class EDAConfig:
         The best quarter of mirrored candidates against the worst. As in the compact algorithm with
         a simulated population of sqrt(n) ln n, steps are so small that the noise averages out; of
         as many evaluations, quarters learn more than twice as much as pairs do.
+
+        Args:
+          genes: N.
+          population: P, even, 4 or more; fewer than 16 take steps that are smaller than a table's
+            smallest unit, 2**-16, from 5 * 10**7 genes on.
         """
         rate = population / (4 * math.sqrt(genes) * math.log(max(genes, 2)))
-        return cls(population, max(population // 4, 1), min(rate, 1.0), against_worst=True)
+        return cls(population, population // 4, min(rate, 1.0), against_worst=True)
 
 
 @struct.dataclass
@@ -114,7 +119,7 @@ class EDA(Algorithm):
         self.binary = self.levels == 2
         self.total = _BIT_TOTAL if self.binary else TABLE_TOTAL
         margin = config.margin
-        if margin is None:  # with one gene or two, the theory's is more than a table has room for
+        if margin is None:  # with few genes, the theory's is more than a table has room for
             margin = min(1 / ((self.levels - 1) * space.size), 1 / (2 * self.levels))
         self.margin = max(round(margin * self.total), 1)
         # Rate and weights in 14 bits each, tables in 16 at most: products fit an int32.

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from qevo.core.writing import write_atomically
 from qevo.errors import QevoError
 
-FORMAT = 1
+FORMAT = 2
 _META = "qevo"
 
 

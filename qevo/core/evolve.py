@@ -103,8 +103,8 @@ def evolve(
       max_seconds: stop this session after so much wall time; resume goes on.
       scan_length: generations per compiled call.
       candidate_chunk: candidates in memory at once; the problem's own choice by default.
-      devices: how many, which, or of what kind ("cpu", "gpu", "tpu"); all of the default kind where
-        their number divides the population, and the candidates of each of the algorithm's stages.
+      devices: how many, which, or of what kind ("cpu", "gpu", "tpu"); by default as many of
+        the default kind as can share out the population, and each of the algorithm's stages.
       batch_devices: how many of them share the rows of each candidate's batch, for a population
         smaller than the number of devices or a batch too large for one; by default each has whole
         candidates.
@@ -306,6 +306,7 @@ def _begin(
                     "function or its data is another one; choose another folder (nothing was "
                     "changed)"
                 )
+            run.rewind()
             return jax.tree.leaves(carry), spent
 
         leaves, spent = hosts.from_first(read)

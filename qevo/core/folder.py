@@ -53,14 +53,13 @@ class RunFolder:
             )
 
     def load(self, shapes: Carry) -> tuple[Carry, float]:
-        """Where the last session stopped, and the seconds spent until then; drops later metrics.
+        """Where the last session stopped, and the seconds spent until then.
 
         Raises:
           QevoError: as `load_checkpoint`.
         """
         carry, progress = load_checkpoint(self.checkpoint, shapes, self.fingerprint)
         self._saved = int(carry.generation), progress["seconds"]
-        self._rewind(int(carry.generation))
         return carry, progress["seconds"]
 
     def save(self, carry: Carry, seconds: float) -> None:
@@ -80,10 +79,11 @@ class RunFolder:
         if due or seconds - saved_at >= every_seconds:
             self.save(carry, seconds)
 
-    def _rewind(self, generation: int) -> None:
-        """Drop metrics written after the checkpoint: those generations run again."""
+    def rewind(self) -> None:
+        """Drop metrics later than the checkpoint that was loaded: those generations run again."""
         if not self.metrics.exists():
             return
+        generation = self._saved[0]
         kept = [r for r in read_metrics(self.metrics) if r["generation"] <= generation]
         text = "".join(json.dumps(record) + "\n" for record in kept)
         write_atomically(self.metrics, lambda new: new.write_text(text, encoding="utf-8"))

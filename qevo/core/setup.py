@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.core import Tracer
 
 from qevo.core.algorithm import Algorithm
 from qevo.core.generation import Rules
@@ -37,13 +38,13 @@ def check_setup(algorithm: Algorithm, problem: Problem, key: jax.Array, rules: R
 
 
 def check_counts(**counts: int | None) -> None:
-    """Refuse numbers below 1.
+    """Refuse numbers below 1; traced ones pass.
 
     Raises:
       QevoError: names the first one.
     """
     for name, value in counts.items():
-        if value is not None and value < 1:
+        if value is not None and not isinstance(value, Tracer) and value < 1:
             raise QevoError(f"{name} must be at least 1, got {value}")
 
 

@@ -107,7 +107,7 @@ def _finish(
     searches: dict[str, Result],
 ) -> dict[str, Any]:
     """Evaluate, report and keep what was found."""
-    accuracy = {
+    accuracies = {
         "float": _accuracies(lambda x: float_logits(ready.module, ready.variables, x), data),
         **{name: _accuracies(rounded, data) for name, rounded in ready.networks.items()},
         "evolved": _accuracies(network, data),
@@ -116,7 +116,7 @@ def _finish(
     network.save(path)
     peaks = [r.peak_memory_bytes for r in searches.values() if r.peak_memory_bytes is not None]
     result = {
-        "accuracy": accuracy,
+        "accuracy": accuracies,
         "bits": {layer: network.bits[layer] for layer in network.layers},
         "activation_bits": config.activation_bits,
         "data": config.data,
@@ -145,7 +145,7 @@ def _finish(
     metrics = {name: config.folder / name / METRICS for name in searches}
     draw_run(
         config.folder / files.PICTURE,
-        accuracy=accuracy,
+        accuracy=accuracies,
         metrics=metrics,
         start=ready.networks[config.start],
         network=network,

@@ -51,6 +51,16 @@ def test_a_validated_run_ends_with_a_look() -> None:
         np.testing.assert_array_equal(found.solution, result.solution)
 
 
+def test_the_number_of_generations_may_be_traced() -> None:
+    problem = onemax(GENES)
+    walk = Walk(problem.space)
+    done = jax.jit(
+        lambda n: search(walk, problem, jax.random.key(0), generations=n).generations,
+        compiler_options=QUICK,
+    )
+    assert [int(done(jnp.int32(n))) for n in (2, 5)] == [2, 5]
+
+
 def test_a_start_that_meets_the_target_is_the_answer() -> None:
     problem = onemax(GENES)
     found = search(Walk(problem.space), problem, jax.random.key(0), generations=9, target=GENES)

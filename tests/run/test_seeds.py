@@ -133,6 +133,7 @@ def test_longer_runs_and_those_that_ran_out_of_time_go_on(
     longer = StageConfig(25, settings.weights.search)
     run_seeds(dataclasses.replace(settings, weights=longer), (0,))
     assert ran[-1].weights.generations == 25
+    assert ran[-1].resume
 
 
 def test_an_extension_that_was_cut_off_goes_on(
@@ -145,7 +146,6 @@ def test_an_extension_that_was_cut_off_goes_on(
     files.write_json(path, written)
     run_seeds(longer, (0,))
     assert [(run.weights.generations, run.resume) for run in ran] == [(25, True)]
-    assert ran[-1].resume
 
 
 def test_resumes_by_name_alone(settings: TrainConfig) -> None:
