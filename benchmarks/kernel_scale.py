@@ -36,7 +36,7 @@ from qevo.core.space import Space
 
 STEPS = 4  # sizes per decade
 CALL = 10  # generations in a call, after each of which the answer is looked at
-HUGE_POPULATION = 16  # candidates of the generation that is measured alone, a byte a gene each
+HUGE_POPULATION = 8  # candidates of the generation that is measured alone, two bytes a gene each
 _FOREVER = 1 << 30
 _ROWS = 120  # sums of as many bits fit an int8
 _UNIFORMS = 12  # their sum is close to a normal number, of variance 1 in units of their range
