@@ -30,6 +30,7 @@ import tyro
 from kernel_tasks import TASKS
 from rich.console import Console
 
+from qevo.run.command import flags
 from qevo.run.folder import write_json
 from qevo.run.provenance import origin
 
@@ -106,8 +107,9 @@ def keep(path: pathlib.Path, part: Part, found: dict[str, Any], config: Config) 
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k != "output"}
     installed = [name for name in PEERS if importlib.util.find_spec(name)]
     peers = {name: importlib.metadata.version(name) for name in installed} if config.peers else {}
-    about = {"settings": settings, **origin(others=peers)}
-    result = found_in(path) | {"command": "make bench-kernel", part: found | about}
+    words = " ".join(flags(config, leave_out=("output",)))
+    about = {"command": f"python benchmarks/kernel.py {words}", "settings": settings}
+    result = found_in(path) | {part: found | about | origin(others=peers)}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, result)
 

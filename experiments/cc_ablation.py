@@ -99,6 +99,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Run what is not there yet, then gather."""
+    command = f"python experiments/cc_ablation.py {' '.join(flags(config))}"
     rows = {name: row(config, name, VARIANTS[name]) for name in config.variants}
     best = sorted(rows, key=lambda name: rows[name]["divergence"][1])
     table = Table(title="ternary ResNet-8, validation", title_justify="left")
@@ -110,7 +111,7 @@ def main(config: Config) -> None:
         "Ternary ResNet-8, CIFAR-10, validation images alone: the mean divergence of its classes",
         "from the float network's in nats, and its accuracy, before the search and after it; best",
         f"first. Every variant scored {config.images:,} candidate images. Written by",
-        "`python experiments/cc_ablation.py`; `cc_ablation.json` has the rest.",
+        f"`{command}`; `cc_ablation.json` has the rest.",
         "",
         "| variant | | divergence | accuracy, % | generations | seconds |",
         "|---|---|---|---|---|---|",
@@ -129,10 +130,9 @@ def main(config: Config) -> None:
         lines.append(f"| {' | '.join(cells)} |")
     Console(width=140).print(table)
     summary = {
-        "command": f"python experiments/cc_ablation.py {' '.join(flags(config))}",
+        "command": command,
         "images": config.images,
         "rows": rows,
-        **origin(),
     }
     write_record(config.results / "cc_ablation.json", summary)
     (config.results / "cc_ablation.md").write_text("\n".join(lines) + "\n")
@@ -164,6 +164,7 @@ def row(config: Config, name: str, variant: Variant) -> dict[str, Any]:
         "accuracy": (before[1], after[1]),
         "generations": sum(result.generations for result in searches.values()),
         "seconds": sum(result.seconds for result in searches.values()),
+        **origin(),
     }
     write_json(kept, found)
     return found

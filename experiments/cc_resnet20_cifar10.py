@@ -7,7 +7,8 @@ network is rounded in every way on 4,000 search images, the evolutionary roundin
 biases coevolve on all 45,000 against the float network's soft labels, and 5,000 other training
 images decide what is accepted. The test images are opened once, for the table. Each run leaves a
 folder; one that is complete is read, so the same command with --gather-only makes the table of
-what is there. Writes results/cc_NETWORK.json and .png.
+what is there. Writes results/cc_NETWORK.json and .png; other edges and the other preset have a name
+of their own.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ class Preset:
 
 
 PRESETS = {
-    # About 20 minutes a run of ResNet-20 on two cores; there, weights are too many to pay.
+    # 30 to 50 minutes a run of ResNet-20 on two cores; there, weights are too many to pay.
     "cpu": Preset(constants=120, weights=0, population=32, batch=512),
-    # At most 8 minutes at 500,000 images a second, which no GPU has shown yet.
+    # 210 million images; no GPU has run it yet.
     "gpu": Preset(constants=300, weights=500, population=256, batch=1024),
 }
 
@@ -97,6 +98,7 @@ def main(config: Config) -> None:
         raise SystemExit("no run is complete yet")
     print_table(config, records)
     name = f"cc_{config.network}" + ("_edges8" if config.edges == "8" else "")
+    name += "" if config.preset == "cpu" else f"_{config.preset}"
     words = flags(gathered(config, runs), leave_out=SESSION)
     command = f"python experiments/cc_resnet20_cifar10.py {' '.join(words)}"
     summary = {"command": command, "preset": dataclasses.asdict(PRESETS[config.preset])}

@@ -128,7 +128,7 @@ class Run:
     def __init__(self, config: Config, subject: Subject) -> None:
         self.config, self.subject = config, subject
         self.folder = config.runs / f"de-{subject.name}-{config.seed}"
-        free = ("zeros", "bits", "methods", "examples", "runs", "results")
+        free = ("zeros", "methods", "examples", "runs", "results")  # bits decide the shares
         claim(self.folder, config, free=free)
         order = np.random.default_rng(config.seed).permutation(len(subject.train))
         self.chosen, self.others = order[: config.calibration], order[config.calibration :]

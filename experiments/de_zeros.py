@@ -65,7 +65,6 @@ def main(config: Config) -> None:
         "command": f"python experiments/de_zeros.py {' '.join(flags(config))}",
         "float": run.classifier.float_accuracy,
         "rows": rows,
-        **origin(),
     }
     name = f"de_zeros_{name_of(config)}"
     write_record(config.results / f"{name}.json", summary)
@@ -113,6 +112,7 @@ class Run:
             "validation": self.classifier.accuracy(network, "validation"),
             "test": self.classifier.accuracy(network, "test"),
             "seconds": time.monotonic() - began,
+            **origin(),
         }
         files.write_json(path, found)
         return found

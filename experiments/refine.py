@@ -4,7 +4,8 @@
 
 Each seed calibrates on other images, 1,000 of them, which all methods share, with the same
 activation scales and fitted biases; all layers have the stated bits, first and last included, and
-activations have 8. Test accuracy is that of the official test images, which nothing has seen.
+activations have 8. Test accuracy is that of the official test images, which no step here looks at
+(what was known of them before: docs/limits.md).
 --constants and --weights go on from evolutionary rounding with a whole-network search on the same
 images, accepted on 500 others. Prints a table; writes results/refine_NETWORK.json and, of what each
 method gained over nearest rounding on held-out and on test images, results/refine_NETWORK.png.
@@ -74,7 +75,7 @@ def main(config: Config) -> None:
         for bits in config.bits
     }
     print_table(config, records)
-    name = f"refine_{config.network}"
+    name = f"refine_{config.network}" + ("_searched" if config.constants + config.weights else "")
     command = f"python experiments/refine.py {' '.join(flags(config))}"
     write_record(config.results / f"{name}.json", {"command": command, "runs": records})
     draw_gains(config.results / f"{name}.png", records)

@@ -6,8 +6,8 @@ Each seed trains an autoencoder on the images of one class, with a split of its 
 have the same 1,000 calibration images, activation scales and fitted biases; all layers have the
 stated bits, first and last included, and activations have 8. --generations goes on from
 evolutionary rounding with a search in the whole network on the same images. Measured on the
-official test images, which nothing has seen: the mean squared error of the normal class, pixels
-being 0 to 1, and the area under the ROC of the integer reconstruction error, where all other
+official test images, which no step here looks at: the mean squared error of the normal class,
+pixels being 0 to 1, and the area under the ROC of the integer reconstruction error, where all other
 classes are anomalies. Prints a table; writes results/refine_autoencoder.json and, of the first seed
 at the last number of bits, results/refine_autoencoder.png.
 """

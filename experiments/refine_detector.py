@@ -136,9 +136,9 @@ class Run:
             network.save(self.folder / f"{method}.safetensors")
             found["seconds"][method] = seconds
             found["measured"][method] = subject.measured(subject.outputs(network)) | {
-                "divergence": teacher.divergence(network)
+                "divergence": teacher.divergence(network),
+                **origin(),
             }
-            found |= origin()
             files.write_json(path, found)
         return found
 
@@ -156,8 +156,8 @@ class Run:
 
     def _load(self, found: Record) -> QuantizedNetwork:
         """The rounding that is nearest to the float network on the calibration images."""
-        known = {name: part["divergence"] for name, part in found["measured"].items()}
-        best = min((name for name in known if name != "evolved"), key=known.__getitem__)
+        known = {name: found["measured"][name]["divergence"] for name in self.config.methods}
+        best = min(known, key=known.__getitem__)
         return load_safetensors(self.folder / f"{best}.safetensors")
 
     def _evolved(
