@@ -17,6 +17,7 @@ from qevo.core.problem import Metrics, Problem
 from qevo.core.proposal import Proposal
 from qevo.core.selection import WORST, Stage
 from qevo.core.space import INT32, Space
+from qevo.errors import QevoError
 
 
 @struct.dataclass
@@ -57,7 +58,7 @@ class Algorithm(EvolutionaryAlgorithm):
 
     def __init__(self, space: Space, population_size: int):
         if population_size < 1:
-            raise ValueError(f"population_size must be at least 1, got {population_size}")
+            raise QevoError(f"population_size must be at least 1, got {population_size}")
         self.space = space
         self.population_size = population_size
         self.num_dims = space.size

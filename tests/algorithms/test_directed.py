@@ -136,7 +136,7 @@ def test_the_same_bits_again_also_after_a_stop(tmp_path: pathlib.Path) -> None:
     second = run(folder=tmp_path, resume=True)
     assert jax.tree.all(jax.tree.map(jnp.array_equal, second.carry, whole.carry))
     assert first.metrics + second.metrics == whole.metrics
-    with pytest.raises(QevoError):
+    with pytest.raises(QevoError, match=r"(?s)belongs to another setup.*zeros"):
         run(dataclasses.replace(CONFIG, zeros=(("a", 0.7),)), folder=tmp_path, resume=True)
 
 

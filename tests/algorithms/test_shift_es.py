@@ -353,9 +353,8 @@ def test_the_description_holds_every_setting_as_json() -> None:
     ],
 )
 def test_settings_that_cannot_work(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(QevoError, match=message):
         ShiftES(block_space(), settings(**changes))
-    assert isinstance(caught.value, QevoError) or "population_size" in message
 
 
 def test_there_must_be_something_to_search() -> None:

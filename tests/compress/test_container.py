@@ -206,6 +206,12 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 
 
+def test_a_header_that_is_only_written_anew_is_read(mlp: QuantizedNetwork, data: bytes) -> None:
+    """So that none of the hostile ones is refused for the way in which it was made."""
+    assert decompress(with_header(data, lambda header: None)) == mlp
+    assert decompress(rewritten(data, lambda parts: None)) == mlp
+
+
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_headers(data: bytes, kind: str) -> None:
     """With the right digest: what is said is checked before it is believed."""
@@ -300,8 +306,13 @@ def damage(mlp: QuantizedNetwork, data: bytes, choice: st.DataObject) -> None:
         found = decompress(signed(bytes(body)))
     except CompressedFileError:
         return
+    assert found.weights.keys() == mlp.weights.keys()
+    assert found.constants.keys() == mlp.constants.keys()
     for name, kernel in mlp.weights.items():
         np.testing.assert_array_equal(found.weights[name], kernel)
+        assert found.constants[name].keys() == mlp.constants[name].keys()
+        for kind, values in mlp.constants[name].items():
+            np.testing.assert_array_equal(found.constants[name][kind], values)
 
 
 @given(st.binary(max_size=200))

@@ -150,19 +150,25 @@ def test_layers_with_little_in_them(values: np.ndarray) -> None:
 
 def test_what_makes_no_sense() -> None:
     good = np.ones((2, 2))
-    for values, importance, low in (
-        (np.ones(3), np.ones(()), -4),
-        (np.full((2, 2), np.nan), np.ones(()), -4),
-        (good, -np.ones(()), -4),
-        (good, np.ones(3), -4),
-        (good, np.ones(()), 1),
-        (good, np.ones(()), -129),
+    values_wrong, importance_wrong = "values must be finite", "importance must be finite"
+    levels_wrong = "must be int8 with zero among them"
+    for values, importance, low, message in (
+        (np.ones(3), np.ones(()), -4, values_wrong),
+        (np.full((2, 2), np.nan), np.ones(()), -4, values_wrong),
+        (good, -np.ones(()), -4, importance_wrong),
+        (good, np.ones(3), -4, importance_wrong),
+        (good, np.ones(()), 1, levels_wrong),
+        (good, np.ones(()), -129, levels_wrong),
     ):
-        with pytest.raises(QevoError):
+        with pytest.raises(QevoError, match=message):
             LayerValues(values, importance, low, 7)
     layer = LayerValues(good, np.ones(()), -4, 3)
-    for kind, count in (("uniform", 1), ("uniform", 257), ("other", 4)):
-        with pytest.raises(QevoError):
+    for kind, count, message in (
+        ("uniform", 1, "2 to 256 levels"),
+        ("uniform", 257, "2 to 256 levels"),
+        ("other", 4, "kind must be one of"),
+    ):
+        with pytest.raises(QevoError, match=message):
             codebook(layer, kind, count)  # type: ignore[arg-type]
     for levels in ([1, 2], [2, 0], [0, 0, 1]):
         with pytest.raises(QevoError, match="ascend and hold zero"):

@@ -10,8 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
+from networks import mixed_paths
 
+from qevo.integer.products import FLOAT_LIMIT
 from qevo.nets import Integer, QuantizedNetwork
+from qevo.nets.network import forward
 
 
 def half_even(x: np.ndarray, shift: Any) -> np.ndarray:
@@ -155,9 +158,16 @@ def test_two_limbs_are_covered(wide: QuantizedNetwork) -> None:
     assert wide.layers["dense_0"].wide
 
 
-def test_fast_arithmetic_gives_the_same_bits(network: QuantizedNetwork, images: np.ndarray) -> None:
-    np.testing.assert_array_equal(network(images, arithmetic="fast"), network(images))
-    np.testing.assert_array_equal(network(images, arithmetic="int"), network(images))
+def test_products_in_floats_give_the_same_bits(
+    network: QuantizedNetwork, images: np.ndarray
+) -> None:
+    bounds = {name: facts.accumulator_bound for name, facts in network.layers.items()}
+    paths = {n: path for n, path in mixed_paths(network).items() if bounds[n] < FLOAT_LIMIT}
+    assert any(path.startswith("float32") for path in paths.values())
+    module = network.integer_module("fast", paths)
+    pixels = network.prepare(jnp.asarray(images))
+    found = forward(module, network.weights, network.constants, pixels)
+    np.testing.assert_array_equal(found, network(images, arithmetic="int"))
 
 
 def test_equals_slow_arithmetic_at_the_limits_of_genes(

@@ -40,12 +40,15 @@ def test_a_run_folder_stands_for_its_network(
     finished: pathlib.Path, tmp_path: pathlib.Path, capsys: Capture, command: str
 ) -> None:
     output = ["-o", str(tmp_path / "out.qevo")] if command == "compress" else []
+    seen: list[str | bytes] = []
     for path in (finished, finished / files.NETWORK):
         with pytest.raises(SystemExit) as done:
             cli.main([command, str(path), *output])
         assert done.value.code == 0
         said = capsys.readouterr().out
         assert "dense_0" in said or "out.qevo" in said
+        seen.append((tmp_path / "out.qevo").read_bytes() if output else said)
+    assert seen[0] == seen[1]
 
 
 def test_evaluate_takes_other_data(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
