@@ -26,7 +26,7 @@ bench: .venv/installed-dev ## where the time goes, and the share of pure inferen
 bench-engine: .venv/installed-bench ## the population engine against pure inference and its peers
 	$(BIN)/python benchmarks/engine.py --output results/bench_engine.json
 
-bench-kernel: .venv/installed-bench ## discrete problems without networks: throughput, quality, scale; 45 minutes
+bench-kernel: .venv/installed-bench ## discrete problems without networks: throughput, quality, scale; within an hour
 	$(BIN)/python benchmarks/kernel.py --scale-seconds 1500 --huge 100000000 --output results/bench_kernel.json
 
 lint: .venv/installed-dev ## style, types, and the direction of imports

@@ -47,7 +47,8 @@ def genes_of_60_million() -> dict[str, Any]:
         return algorithm.update(keys[2], proposal, fitness, state)[0]
 
     call = jax.jit(step, donate_argnums=0)
-    state = call(algorithm.start(jax.random.key(0)), jax.random.key(1))
+    state = jax.tree.map(jnp.array, algorithm.start(jax.random.key(0)))  # not the space's arrays
+    state = call(state, jax.random.key(1))
     jax.block_until_ready(state)
     began = time.perf_counter()
     for turn in range(3):

@@ -124,7 +124,7 @@ class Walk(Algorithm):
     def start(self, key: jax.Array) -> WalkState:
         space = self.space
         worst = jnp.int32(2**31 - 1)
-        return WalkState(jnp.array(space.start), worst, jnp.array(space.low), jnp.array(space.high))
+        return WalkState(space.start, worst, space.low, space.high)
 
     def propose(self, key: jax.Array, state: WalkState) -> tuple[Proposal, WalkState]:
         key_positions, key_values = jax.random.split(key)

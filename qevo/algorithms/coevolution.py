@@ -143,11 +143,11 @@ class Coevolution(Algorithm):
         tables, uncertainty = jax.jit(self._fresh)(space.start, space.low, space.high)
         return CoevolutionState(
             tables=tables,
-            centre=jnp.array(space.start),
+            centre=space.start,
             uncertainty=uncertainty,
-            start=jnp.array(space.start),
-            low=jnp.array(space.low),
-            high=jnp.array(space.high),
+            start=space.start,
+            low=space.low,
+            high=space.high,
             generation=jnp.int32(0),
         )
 

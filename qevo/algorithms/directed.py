@@ -201,11 +201,11 @@ class Directed(Algorithm):
         """The space's start, of which nothing is zeroed yet."""
         space = self.space
         return DirectedState(
-            genes=jnp.array(space.start),
-            start=jnp.array(space.start),
-            low=jnp.array(space.low),
-            high=jnp.array(space.high),
-            importance=jnp.array(self.importance),
+            genes=space.start,
+            start=space.start,
+            low=space.low,
+            high=space.high,
+            importance=jnp.asarray(self.importance),
             generation=jnp.int32(0),
         )
 

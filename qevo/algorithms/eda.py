@@ -161,7 +161,7 @@ class EDA(Algorithm):
     def start(self, key: jax.Array) -> EDAState:
         """Uniform tables, but for one unit that makes the starting level the most likely one."""
         space = self.space
-        low, generation = jnp.array(space.low), jnp.int32(0)
+        low, generation = space.low, jnp.int32(0)
         if self.binary:
             upper = jnp.where(space.start > space.low, _BIT_TOTAL // 2 + 1, _BIT_TOTAL // 2 - 1)
             tables = jnp.where(space.low < space.high, upper, 0).astype(jnp.uint16)

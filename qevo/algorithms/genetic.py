@@ -152,8 +152,8 @@ class Genetic(Algorithm):
         return GeneticState(
             population=population,
             fitness=jnp.full(members, WORST, jnp.int32),
-            low=jnp.array(space.low),
-            high=jnp.array(space.high),
+            low=space.low,
+            high=space.high,
             generation=jnp.int32(0),
         )
 

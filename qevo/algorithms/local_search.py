@@ -136,10 +136,10 @@ class LocalSearch(Algorithm):
             genes=genes,
             fitness=jnp.full(chains, WORST, jnp.int32),
             idle=jnp.zeros(chains, jnp.int32),
-            solution=jnp.array(space.start),
+            solution=space.start,
             least=jnp.int32(WORST),
-            low=jnp.array(space.low),
-            high=jnp.array(space.high),
+            low=space.low,
+            high=space.high,
             generation=jnp.int32(0),
         )
 

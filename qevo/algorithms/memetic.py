@@ -94,8 +94,8 @@ class Memetic(Algorithm):
             pool=jnp.tile(space.start, (members, 1)),
             fitness=jnp.full(members, WORST, jnp.int32),
             idle=jnp.int32(0),
-            low=jnp.array(space.low),
-            high=jnp.array(space.high),
+            low=space.low,
+            high=space.high,
             generation=jnp.int32(0),
         )
 

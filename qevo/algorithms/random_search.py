@@ -44,8 +44,7 @@ class RandomSearch(Algorithm):
     def start(self, key: jax.Array) -> RandomSearchState:
         """The space's start, for want of anything better."""
         space = self.space
-        parts = (jnp.array(part) for part in (space.low, space.high))
-        return RandomSearchState(jnp.array(space.start), jnp.int32(WORST), *parts)
+        return RandomSearchState(space.start, jnp.int32(WORST), space.low, space.high)
 
     def context(self, state: RandomSearchState) -> jax.Array:
         """The best solution so far, int8 ``[N]``."""

@@ -154,10 +154,10 @@ class ShiftES(Algorithm):
         """The space's start as the parent."""
         space, siblings = self.space, (self.config.siblings, self.slots)
         return ShiftState(
-            parent=jnp.array(space.start),
-            low=jnp.array(space.low),
-            high=jnp.array(space.high),
-            start=jnp.array(space.start),
+            parent=space.start,
+            low=space.low,
+            high=space.high,
+            start=space.start,
             share=jnp.int32(self.first),
             sibling_positions=jnp.full(siblings, space.size, jnp.int32),
             sibling_values=jnp.zeros(siblings, jnp.int8),

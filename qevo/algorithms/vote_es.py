@@ -104,11 +104,11 @@ class VoteES(Algorithm):
         """The space's start, without a vote."""
         space = self.space
         return VoteState(
-            parent=jnp.array(space.start),
+            parent=space.start,
             votes=jnp.zeros(space.size, jnp.int16),
             variance=jnp.zeros(space.size, jnp.int16),
-            low=jnp.array(space.low),
-            high=jnp.array(space.high),
+            low=space.low,
+            high=space.high,
             generation=jnp.int32(0),
         )
 

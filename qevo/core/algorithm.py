@@ -75,7 +75,10 @@ class Algorithm(EvolutionaryAlgorithm):
         return self
 
     def start(self, key: jax.Array) -> Any:
-        """The state before the first generation: a pytree of integers, checkpointed as it is."""
+        """The state before the first generation: a pytree of integers, checkpointed as it is.
+
+        It may hold the space's own arrays; a run copies them.
+        """
         raise NotImplementedError
 
     def propose(self, key: jax.Array, state: Any) -> tuple[Proposal, Any]:

@@ -127,7 +127,7 @@ def evolve(
     """
     key = seed if isinstance(seed, jax.Array) else jax.random.key(seed)
     rules = Rules(generations, validate_every, patience, target)
-    check_setup(algorithm, problem, key, rules)
+    check_setup(algorithm, problem, rules)
     check_counts(scan_length=scan_length, candidate_chunk=candidate_chunk)
     if resume and folder is None:
         raise QevoError("resume needs the folder of the run")

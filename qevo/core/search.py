@@ -9,7 +9,7 @@ import jax
 from qevo.core.algorithm import Algorithm
 from qevo.core.generation import Carry, Rules, first_carry, last_look, run_generation
 from qevo.core.problem import Problem
-from qevo.core.setup import check_setup
+from qevo.core.setup import check_batch, check_setup
 
 
 class Found(NamedTuple):
@@ -51,7 +51,8 @@ def search(
       QevoError: the setup cannot work.
     """
     rules = Rules(generations, validate_every, patience, target)
-    check_setup(algorithm, problem, key, rules)
+    check_setup(algorithm, problem, rules)
+    check_batch(problem, key, algorithm.stages)
     carry = first_carry(algorithm, problem, key)
     carry = carry._replace(done=rules.done(carry.generation, carry.archive))
 

@@ -15,8 +15,8 @@ from qevo.core.selection import Stage, check_stages
 from qevo.errors import QevoError
 
 
-def check_setup(algorithm: Algorithm, problem: Problem, key: jax.Array, rules: Rules) -> None:
-    """Refuse what cannot be searched.
+def check_setup(algorithm: Algorithm, problem: Problem, rules: Rules) -> None:
+    """Refuse what cannot be searched; whether a batch can be shared, `check_batch` looks at.
 
     Raises:
       QevoError: no algorithm or problem, different spaces, stages or rules that cannot be.
@@ -34,7 +34,6 @@ def check_setup(algorithm: Algorithm, problem: Problem, key: jax.Array, rules: R
         what = "blocks" if ours.layout == theirs.layout else "spaces"
         raise QevoError(f"the algorithm and the problem search different {what}")
     check_stages(algorithm.stages, algorithm.population_size, algorithm.spared)
-    check_batch(problem, key, algorithm.stages)
 
 
 def check_counts(**counts: int | None) -> None:
