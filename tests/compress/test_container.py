@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import Mine
+from networks import Mine, quantized
 
 from qevo.compress import (
     CompressedFileError,
@@ -32,7 +32,6 @@ from qevo.compress import header as headers
 from qevo.compress.varint import Reader, varint
 from qevo.errors import QevoError
 from qevo.nets import QuantizedNetwork
-from qevo.quantize import quantize_network
 
 
 def assert_equal(first: QuantizedNetwork, second: QuantizedNetwork) -> None:
@@ -123,10 +122,8 @@ def test_sizes_and_ratio(mlp: QuantizedNetwork, data: bytes) -> None:
     assert summary.overhead < 150  # header, scales, sizes, digest
 
 
-def test_a_network_of_ones_own(tmp_path: pathlib.Path) -> None:
-    images = np.random.RandomState(0).randint(0, 256, (8, 6, 6, 1)).astype(np.uint8)
-    variables = jax.jit(Mine().init)(jax.random.key(0), images)
-    network = quantize_network(Mine(), variables, images, bits=3)
+def test_a_network_of_ones_own() -> None:
+    network = quantized(Mine(), (6, 6, 1), bits=3)
     data = compress(network)
     assert_equal(decompress(data, Mine()), network)
     with pytest.raises(CompressedFileError, match="not qevo's: pass module="):

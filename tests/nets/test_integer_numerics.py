@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
-from networks import mixed_paths
+from networks import mixed_paths, random_images
 
 from qevo.integer.products import FLOAT_LIMIT
 from qevo.nets import Integer, QuantizedNetwork
@@ -232,7 +232,7 @@ def test_shard_map_over_candidates(mlp: QuantizedNetwork) -> None:
 
 
 def test_shows_the_inputs_of_layers(lenet: QuantizedNetwork) -> None:
-    images = np.random.RandomState(0).randint(0, 256, (3, 16, 16, 2)).astype(np.uint8)
+    images = random_images((16, 16, 2), 3)
     inputs = lenet.layer_inputs(images)
     assert set(inputs) == set(lenet.weights)
     np.testing.assert_array_equal(inputs["conv_0"], lenet.prepare(jnp.asarray(images)))
@@ -257,7 +257,7 @@ def test_is_a_hashable_static_argument(mlp: QuantizedNetwork) -> None:
 def test_batches_do_not_change_logits(
     mlp: QuantizedNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = np.random.RandomState(0).randint(0, 256, (23, 6, 7, 1)).astype(np.uint8)
+    images = random_images((6, 7, 1), 23)
     whole = mlp(images)
     monkeypatch.setattr("qevo.nets.network.BATCH", 5)
     np.testing.assert_array_equal(mlp(images), whole)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from detectors import detector
-from networks import random_variables
+from networks import random_images, random_variables
 from support import QUICK
 
 from qevo import NetworkProblem, evolve
@@ -29,8 +29,8 @@ ANCHORS, NUMBERS = 4 * 4 * 2 + 8 * 8, 7
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> FloatTeacher:
     made = detector(tmp_path_factory.mktemp("darknet"))
-    images = np.random.RandomState(0).randint(0, 256, (24, 16, 16, 3)).astype(np.uint8)
-    return FloatTeacher(made.module, random_variables(made.module, (16, 16, 3)), images)
+    shape = (16, 16, 3)
+    return FloatTeacher(made.module, random_variables(made.module, shape), random_images(shape))
 
 
 @pytest.fixture(scope="module")
