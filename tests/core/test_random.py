@@ -1,6 +1,5 @@
 """Integer draws: positions distinct and in proportion, levels exact over every quantile."""
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -23,6 +22,7 @@ from qevo.core.random import (
     uniform_positions,
     weighted_positions,
 )
+from qevo.integer import audit
 
 GENES = 24
 SIZES = [(1, 1), (1, 7), (1, 24), (2, 5), (3, 8), (6, 1)]  # groups, genes of each
@@ -136,24 +136,11 @@ def test_levels_follow_their_tables() -> None:
         assert np.all(np.abs(frequency - share) <= 5 * np.sqrt(share * (1 - share) / draws))
 
 
-def test_draws_hold_no_floats(floats_in: Callable[..., list[str]]) -> None:
+def test_draws_hold_no_floats() -> None:
     key, weights = jax.random.key(0), jnp.ones(GENES, jnp.int32)
     tables = jnp.full((GENES, 2), TABLE_TOTAL // 2, jnp.int32)
-    assert floats_in(lambda k, w: weighted_positions(k, w, 2, 5), key, weights) == []
-    assert floats_in(lambda k, t: table_levels(k, t, 8, antithetic=True), key, tables) == []
-
-
-def test_the_look_for_floats_finds_them(floats_in: Callable[..., list[str]]) -> None:
-    def hidden(x: jax.Array) -> jax.Array:
-        def body(carry: jax.Array, _: None) -> tuple[jax.Array, None]:
-            halves = jax.lax.cond(carry > 3, lambda c: c // 2, lambda c: jnp.int32(c / 2), carry)
-            return halves, None
-
-        return jax.jit(lambda x: jax.lax.scan(body, x, length=2)[0])(x)
-
-    assert floats_in(hidden, jnp.int32(5))
-    assert floats_in(lambda x: x[np.array([1, 0])] + jnp.int32(np.float32(1)), jnp.arange(2)) == []
-    assert floats_in(lambda key: jax.random.uniform(key), jax.random.key(0))
+    assert audit(lambda k, w: weighted_positions(k, w, 2, 5), key, weights).integer_only
+    assert audit(lambda k, t: table_levels(k, t, 8, antithetic=True), key, tables).integer_only
 
 
 @pytest.mark.parametrize(("count", "size"), [(24, 1), (24, 7), (24, 24), (1, 1), (1 << 17, 3)])

@@ -12,6 +12,7 @@ import pytest
 from jax.sharding import PartitionSpec
 from networks import mixed_paths, random_images
 
+from qevo.integer import audit
 from qevo.integer.products import FLOAT_LIMIT
 from qevo.nets import Integer, QuantizedNetwork
 from qevo.nets.network import forward
@@ -194,11 +195,11 @@ def test_equals_slow_arithmetic_at_the_limits_of_genes(
     assert facts.output_low <= output.min() <= output.max() <= facts.output_high
 
 
-def test_holds_no_float(network: QuantizedNetwork, images: np.ndarray, floats_in: Any) -> None:
+def test_holds_no_float(network: QuantizedNetwork, images: np.ndarray) -> None:
     def run(images: jax.Array) -> jax.Array:
         return network.apply(network.weights, network.constants, network.prepare(images))
 
-    assert floats_in(run, images) == []
+    assert audit(run, images).integer_only
 
 
 def test_vmap_over_candidates(network: QuantizedNetwork, images: np.ndarray) -> None:
