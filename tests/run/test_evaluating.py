@@ -8,7 +8,6 @@ import pytest
 import tiny
 from networks import quantized, random_images
 
-from qevo import cli
 from qevo.data import load
 from qevo.errors import QevoError
 from qevo.nets import Autoencoder
@@ -37,12 +36,10 @@ def test_evaluate_reprints_the_accuracy(
 def test_a_run_folder_stands_for_its_network(
     finished: pathlib.Path, tmp_path: pathlib.Path, capsys: Capture, command: str
 ) -> None:
-    output = ["-o", str(tmp_path / "out.qevo")] if command == "compress" else []
+    output = ["-o", tmp_path / "out.qevo"] if command == "compress" else []
     seen: list[str | bytes] = []
     for path in (finished, finished / files.NETWORK):
-        with pytest.raises(SystemExit) as done:
-            cli.main([command, str(path), *output])
-        assert done.value.code == 0
+        assert tiny.exit_code(command, path, *output) == 0
         said = capsys.readouterr().out
         assert "dense_0" in said or "out.qevo" in said
         seen.append((tmp_path / "out.qevo").read_bytes() if output else said)

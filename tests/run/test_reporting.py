@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from support import records
 
 import qevo
 from qevo import cli
@@ -133,7 +134,7 @@ def test_the_numbers_are_those_of_the_run(written: Written, finished: pathlib.Pa
         assert layer["changed"] == np.mean(weights != np.asarray(start.weights[layer["name"]]))
         assert 0.5 < layer["confidence"] <= 1
     coded = finished.parent / "coded.qevo"
-    cli_ended("compress", finished / files.NETWORK, "-o", coded)
+    assert tiny.exit_code("compress", finished / files.NETWORK, "-o", coded) == 0
     # The run's own .qevo also holds what it was measured at.
     assert 0 <= coded.stat().st_size - run["size"]["file"] < 120
 
@@ -146,7 +147,7 @@ def test_the_curve_is_that_of_the_logs(written: Written, finished: pathlib.Path)
     spent = sum(result["seconds"][stage] for stage in ("1_constants", "2_weights"))
     assert curve["seconds"][-1] == pytest.approx(spent)
     assert curve["stages"][-1]["evaluations"] == result["evaluations"]
-    last = json.loads((finished / "2_weights" / "metrics.jsonl").read_text().splitlines()[-1])
+    last = records(finished / "2_weights")[-1]
     right = run["images"]["validation"] - last["validation_errors"]
     assert curve["accuracy"][-1] == pytest.approx(right / run["images"]["validation"])
 
@@ -260,7 +261,8 @@ def test_several_runs_side_by_side(finished: pathlib.Path, tmp_path: pathlib.Pat
     result["accuracy"]["evolved"]["test"] = before - 0.02
     files.write_json(tmp_path / "other" / files.RESULT, result)
     output = tmp_path / "both.html"
-    cli_ended("report", finished, tmp_path / "other", "-o", output, "--examples", 0)
+    words = ("report", finished, tmp_path / "other", "-o", output, "--examples", 0)
+    assert tiny.exit_code(*words) == 0
     facts = json.loads(output.with_suffix(".json").read_text())
     page = Page(output.read_text(encoding="utf-8"))
     assert [run["name"] for run in facts["runs"]] == ["tiny", "other"]
@@ -327,9 +329,3 @@ def said(config: Any) -> Any:
     program, *words = shlex.split(command_line(config))
     assert program == "qevo"
     return cli.parse(words)
-
-
-def cli_ended(*words: object) -> None:
-    with pytest.raises(SystemExit) as done:
-        cli.main([str(word) for word in words])
-    assert done.value.code == 0
