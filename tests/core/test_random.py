@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.extend.random import threefry_2x32
+from support import QUICK
 
 from qevo.core import random
 from qevo.core.random import (
@@ -25,8 +26,9 @@ from qevo.core.random import (
 from qevo.integer import audit
 
 GENES = 24
-SIZES = [(1, 1), (1, 7), (1, 24), (2, 5), (3, 8), (6, 1)]  # groups, genes of each
-draw_positions = jax.jit(weighted_positions, static_argnums=(2, 3))
+SIZES = [(1, 1), (1, 24), (3, 8), (6, 1)]  # groups, genes of each
+PARTLY = [(1, 7), (2, 5), (3, 8)]  # of which as many are used as is said
+draw_positions = jax.jit(weighted_positions, static_argnums=(2, 3), compiler_options=QUICK)
 
 
 @given(
@@ -35,22 +37,26 @@ draw_positions = jax.jit(weighted_positions, static_argnums=(2, 3))
         st.lists(st.integers(0, (2**31 - 1) // GENES), min_size=GENES, max_size=GENES),
         st.lists(st.sampled_from([0, 0, 0, 1, 1000]), min_size=GENES, max_size=GENES),
     ),
-    st.sampled_from(SIZES),
+    st.sampled_from(SIZES).map(lambda shape: (*shape, None))
+    | st.sampled_from(PARTLY).flatmap(lambda s: st.tuples(*map(st.just, s), st.integers(1, s[1]))),
     st.integers(0, 2**31 - 1),
 )
 def test_positions_are_distinct_and_weighted(
-    weights: list[int], shape: tuple[int, int], seed: int
+    weights: list[int], shape: tuple[int, int, int | None], seed: int
 ) -> None:
-    groups, size = shape
-    rows = draw_positions(jax.random.key(seed), jnp.array(weights, jnp.int32), groups, size)
+    groups, size, used = shape
+    count, key = used or size, jax.random.key(seed)
+    weighed = np.array(weights, np.int32)
+    rows = np.asarray(draw_positions(key, weighed, groups, size, used=used))
     assert rows.shape == (groups, size)
-    assert rows.dtype == jnp.int32
+    assert rows.dtype == np.int32
+    assert np.all(rows[:, count:] == GENES)
     drawn = [position for position in np.ravel(rows).tolist() if position != GENES]
     weighted = {gene for gene, weight in enumerate(weights) if weight}
     assert len(set(drawn)) == len(drawn)
     assert set(drawn) <= weighted
     assert bool(drawn) == bool(weighted)
-    if sum(weights) <= groups * size:
+    if sum(weights) <= groups * count:
         assert set(drawn) == weighted
 
 
@@ -61,12 +67,14 @@ def test_a_gene_with_two_shares_is_always_drawn(seed: int) -> None:
     assert {5, 17} <= set(np.ravel(rows).tolist())
 
 
-@pytest.mark.parametrize("large", [1, 2_000_003])
-def test_positions_come_in_proportion_to_their_weights(large: int) -> None:
+@pytest.mark.parametrize(("large", "columns"), [(1, 3), (2_000_003, 5)])
+def test_positions_come_in_proportion_to_their_weights(large: int, columns: int) -> None:
+    """Also where three of five places in a row are used."""
     groups, size, draws = 2, 3, 40_000
     weights = np.arange(GENES) % 8 * large  # 3 * 28 in all
     keys = jax.random.split(jax.random.key(large), draws)
-    draw = partial(weighted_positions, groups=groups, size=size)
+    used = None if columns == size else jnp.int32(size)
+    draw = partial(weighted_positions, groups=groups, size=columns, used=used)
     rows = jax.vmap(draw, (0, None))(keys, jnp.asarray(weights, jnp.int32))
     for group in range(groups):
         share = size * weights / weights.sum()  # one gene spans at most half of a stratum
