@@ -38,6 +38,7 @@ class Number(NamedTuple):
     place: str
     value: str
     text: str
+    unit: str  # the title of its column, or what follows it
 
 
 class Page(html.parser.HTMLParser):
@@ -50,6 +51,8 @@ class Page(html.parser.HTMLParser):
         self.words: list[str] = []
         self.numbers: list[Number] = []
         self.loose: list[str] = []  # digits in a cell for numbers, but outside of <data>
+        self.titles: list[str] = []  # of the columns of this table
+        self.column = 0
         self.feed(source)
         self.close()
         assert self.open == []
@@ -58,8 +61,18 @@ class Page(html.parser.HTMLParser):
     def text(self) -> str:
         return " ".join("".join(self.words).split())
 
+    def within(self, *tags: str) -> bool:
+        return any(tag in tags for tag, _ in self.open)
+
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self.tags.add(tag)
+        if tag == "table":
+            self.titles = []
+        elif tag == "tr":
+            self.column = -1
+        elif tag in ("th", "td"):
+            self.column += 1
+            self.titles += [""] if self.within("thead") else []
         if tag not in VOID:
             self.open.append((tag, dict(attrs)))
 
@@ -67,6 +80,9 @@ class Page(html.parser.HTMLParser):
         assert self.open.pop()[0] == tag
 
     def handle_data(self, data: str) -> None:
+        follows = bool(self.numbers) and self.words[-1] == self.numbers[-1].text
+        if follows and not self.numbers[-1].unit:
+            self.numbers[-1] = self.numbers[-1]._replace(unit=data)
         self.words.append(data)
         if not self.open:
             return
@@ -75,7 +91,10 @@ class Page(html.parser.HTMLParser):
             place, value = attributes["data-at"], attributes["value"]
             assert place
             assert value
-            self.numbers.append(Number(place, value, data))
+            unit = self.titles[self.column] if self.within("td") else ""
+            self.numbers.append(Number(place, value, data, unit))
+        elif tag == "th" and self.within("thead"):
+            self.titles[-1] += data
         elif tag == "td" and attributes.get("class") == "number" and re.search(r"\d", data):
             self.loose.append(data)
 
@@ -114,8 +133,8 @@ def test_every_number_is_that_of_the_json(written: Written) -> None:
         known = value_at(written.facts, number.place)
         assert repr(known) == number.value
         shown, digits = float(number.text.replace(",", "")), number.text.partition(".")[2]
-        scale = min((1, 100, 1000), key=lambda factor: abs(factor * known - shown))
-        assert abs(scale * known - shown) <= 0.5 * 10.0 ** -len(digits) + 1e-9
+        scale = 100 if "%" in number.unit else 1000 if "mnat" in number.unit else 1
+        assert abs(scale * known - shown) <= 0.5 * 10.0 ** -len(digits) + 1e-9, number
 
 
 def test_the_numbers_are_those_of_the_run(written: Written, finished: pathlib.Path) -> None:
@@ -270,9 +289,10 @@ def test_several_runs_side_by_side(finished: pathlib.Path, tmp_path: pathlib.Pat
     spread = group["accuracy"]["evolved"]["test"]
     assert spread["mean"] == pytest.approx(before - 0.01)
     assert spread["deviation"] == pytest.approx(0.02 / 2**0.5)
-    shown = {number.place for number in page.numbers}
-    assert {f"runs/{i}/accuracy/evolved/test" for i in (0, 1)} <= shown
-    assert "spreads/0/accuracy/evolved/test/mean" in shown
+    shown = {number.place: number.text for number in page.numbers}
+    for i, test in enumerate((before, before - 0.02)):
+        assert shown[f"runs/{i}/accuracy/evolved/test"] == f"{100 * test:.2f}"
+    assert shown["spreads/0/accuracy/evolved/test/mean"] == f"{100 * spread['mean']:.2f}"
     assert "<img" not in output.read_text(encoding="utf-8")
 
 
