@@ -1,4 +1,4 @@
-"""What all tests share: a compilation cache, and a look for floating point in traced code.
+"""What all tests share: a compilation cache, and a finished run.
 
 Leaves out the tests on full data sets where QEVO_DATA_DIR does not say where they are.
 """
@@ -6,8 +6,6 @@ Leaves out the tests on full data sets where QEVO_DATA_DIR does not say where th
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import hypothesis
 import pytest
@@ -43,33 +41,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("data")]
-
-
-@pytest.fixture(scope="session")
-def floats_in() -> Callable[..., list[str]]:
-    """The equations of a traced function, and of all that it calls, that hold a float."""
-
-    def find(function: Callable[..., Any], *args: Any) -> list[str]:
-        import jax
-        import jax.numpy as jnp
-        from jax.extend.core import jaxprs_in_params
-
-        def inexact(value: Any) -> bool:
-            dtype = getattr(getattr(value, "aval", value), "dtype", None)
-            return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
-
-        def walk(jaxpr: Any) -> Iterator[str]:
-            for equation in jaxpr.eqns:
-                if any(map(inexact, [*equation.invars, *equation.outvars])):
-                    yield str(equation)
-                for inner in jaxprs_in_params(equation.params):
-                    yield from walk(inner)
-
-        closed = jax.make_jaxpr(function)(*args)
-        constants = [f"constant {c.dtype}{c.shape}" for c in closed.consts if inexact(c)]
-        return [*walk(closed.jaxpr), *constants]
-
-    return find
 
 
 @pytest.fixture(scope="session")

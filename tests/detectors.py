@@ -5,11 +5,9 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
-import numpy as np
-from networks import random_variables
+from networks import quantized
 
 from qevo.nets import QuantizedNetwork
-from qevo.quantize import quantize_network
 from qevo.quantize.importing.darknet import Detector, load_cfg
 
 CFG = """
@@ -105,6 +103,4 @@ def detector(folder: pathlib.Path, text: str = CFG, **options: Any) -> Detector:
 
 def quantized_detector(folder: pathlib.Path, **options: Any) -> QuantizedNetwork:
     """With random weights, on random images."""
-    module = detector(folder).module
-    images = np.random.RandomState(0).randint(0, 256, (24, 16, 16, 3)).astype(np.uint8)
-    return quantize_network(module, random_variables(module, (16, 16, 3)), images, **options)
+    return quantized(detector(folder).module, (16, 16, 3), **options)

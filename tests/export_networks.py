@@ -7,21 +7,13 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from detectors import quantized_detector
-from networks import random_variables
+from networks import quantized
 
 from qevo.nets import Autoencoder, LeNet5, LeNet300, QuantizedNetwork, ResNet, ResNet20
-from qevo.quantize import quantize_network
-from qevo.quantize.rounding import round_max_abs, round_squared_error
+from qevo.quantize.rounding import round_squared_error
 
 Maker = Callable[[], QuantizedNetwork]
-
-
-def quantized(module: Any, shape: tuple[int, int, int], **options: Any) -> QuantizedNetwork:
-    images = np.random.RandomState(0).randint(0, 256, (16, *shape)).astype(np.uint8)
-    variables = random_variables(module, shape)
-    return quantize_network(module, variables, images, method=round_max_abs, **options)
 
 
 def detector(bits: Any) -> QuantizedNetwork:

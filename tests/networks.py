@@ -49,6 +49,21 @@ def random_variables(module: Any, shape: tuple[int, ...]) -> Any:
     return jax.tree.map(fill, jax.eval_shape(module.init, jax.random.key(0), image))
 
 
+def random_images(shape: tuple[int, ...], count: int = 24, seed: int = 0) -> np.ndarray:
+    """Uniform pixels: uint8 ``[count, *shape]``."""
+    return np.random.RandomState(seed).randint(0, 256, (count, *shape)).astype(np.uint8)
+
+
+def quantized(
+    module: Any, images: np.ndarray | tuple[int, ...], variables: Any = None, **options: Any
+) -> QuantizedNetwork:
+    """Calibrated on images, random ones of a shape; where not told, random weights and max-abs."""
+    images = random_images(images) if isinstance(images, tuple) else images
+    if variables is None:
+        variables = random_variables(module, images.shape[1:])
+    return quantize_network(module, variables, images, **{"method": round_max_abs} | options)
+
+
 def mixed_paths(network: QuantizedNetwork) -> dict[str, Path]:
     """A path of each kind, as a plan may choose them; "fast" alone is "int" on a CPU."""
     kinds: tuple[Path, ...] = ("float32", "float32_im2col", "int8_banded")
@@ -59,13 +74,8 @@ def mixed_paths(network: QuantizedNetwork) -> dict[str, Path]:
 @functools.cache
 def block_problem() -> NetworkProblem:
     """Two layers, the first one searched by channels with an overlapping last run."""
-    shape, module = (4, 4, 1), LeNet300(hidden=(8,), classes=3)
-    draw = np.random.RandomState(0)
-    images = draw.randint(0, 256, (60, *shape)).astype(np.uint8)
-    labels = draw.randint(0, 3, 60)
-    network = quantize_network(
-        module, random_variables(module, shape), images[:20], bits=4, method=round_max_abs
-    )
+    images, labels = random_images((4, 4, 1), 60), np.random.RandomState(1).randint(0, 3, 60)
+    network = quantized(LeNet300(hidden=(8,), classes=3), images[:20], bits=4)
     parts = images[:40], labels[:40], images[40:], labels[40:]
     return NetworkProblem.of(network, *parts, batch_size=16, channels=3, batch_chunk=6)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
 import os
 import pathlib
 import subprocess
@@ -20,6 +21,7 @@ from safetensors.numpy import load_file
 
 from qevo.algorithms import Coevolution, CoevolutionConfig
 from qevo.core import Algorithm, FunctionProblem, Leaf, Problem, Proposal, Result, Space, evolve
+from qevo.core.space import Block
 
 QUICK = {"xla_backend_optimization_level": 0}  # compiler options for a program that runs once
 
@@ -74,6 +76,33 @@ def quadratic() -> FunctionProblem:
         return jnp.sum(steps * steps)
 
     return FunctionProblem(space, distance, optimum=0)
+
+
+def block_space() -> Space:
+    """Blocks with and without runs of channels; one that cannot move, and one run that cannot."""
+    channels = np.arange(4) // 2  # the first two are fixed
+    leaves = {
+        "a": Leaf((2, 3, 7), -1, 1),
+        "b": Leaf((7,), -2, 2, base=9, step=3, dtype=np.int32),
+        "c": Leaf((15,), 0, [0, 1, 1] * 5),
+        "d": Leaf((5, 2), 3, 3, 3),
+        "e": Leaf((4,), -3, 3),
+        "f": Leaf((3, 4), 0, channels),
+    }
+    runs = [(["e", "c"], None), (["a", "b"], 3), (["d"], None), (["f"], 2)]
+    return Space.of(leaves).with_blocks(runs)
+
+
+def genes_of(space: Space, block: Block, channel: int | None = None) -> np.ndarray:
+    """The positions of a block's genes, in order; at one place, those of the channels there."""
+    parts = []
+    for index in block.leaves:
+        leaf = space.layout[index]
+        part = np.arange(leaf.offset, leaf.offset + leaf.size).reshape(leaf.shape)
+        if block.channels is not None and channel is not None:
+            part = part[..., channel : channel + block.channels]
+        parts.append(part.ravel())
+    return np.concatenate(parts)
 
 
 @struct.dataclass
@@ -189,6 +218,11 @@ def noisy_search(
         progress=False,
         callback=callback,
     )
+
+
+def records(folder: pathlib.Path) -> list[dict[str, int]]:
+    """The metrics of each generation that a run has written."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def state(result: Result, folder: pathlib.Path) -> dict[str, str]:

@@ -29,10 +29,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> Said:
     """Run a command; its exit code, output and errors."""
 
     def call(*words: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(word) for word in words])
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
+        return tiny.exit_code(*words), *capsys.readouterr()
 
     return call
 

@@ -7,8 +7,10 @@ import pathlib
 from typing import Any
 
 import numpy as np
+import pytest
 from flax.traverse_util import flatten_dict
 
+from qevo import cli
 from qevo.algorithms import CoevolutionConfig
 from qevo.quantize.training import TrainingConfig
 from qevo.run import StageConfig, TrainConfig, run_pipeline
@@ -80,3 +82,10 @@ def words(settings: TrainConfig) -> list[str]:
             *map(str, value if isinstance(value, tuple) else [value]),
         )
     ]
+
+
+def exit_code(*words: object) -> int:
+    """That of the command line ``qevo WORDS``."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(word) for word in words])
+    return int(ended.value.code or 0)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import QUICK
+from support import QUICK, block_space, genes_of
 
 from qevo.algorithms import Coevolution, CoevolutionConfig, CoevolutionState
 from qevo.core import Leaf, Proposal, Space, blocks
@@ -159,35 +159,7 @@ def test_top_k_draws_the_least_confident_only() -> None:
         assert sorted(np.ravel(drawn).tolist()) == [*np.flatnonzero(few).tolist(), *[40] * 6]
 
 
-def block_space() -> Space:
-    """Blocks with and without runs of channels; one that cannot move, and one run that cannot."""
-    channels = np.arange(4) // 2  # the first two are fixed
-    leaves = {
-        "a": Leaf((2, 3, 7), -1, 1),
-        "b": Leaf((7,), -2, 2, base=9, step=3, dtype=np.int32),
-        "c": Leaf((15,), 0, [0, 1, 1] * 5),
-        "d": Leaf((5, 2), 3, 3, 3),
-        "e": Leaf((4,), -3, 3),
-        "f": Leaf((3, 4), 0, channels),
-    }
-    runs = [(["e", "c"], None), (["a", "b"], 3), (["d"], None), (["f"], 2)]
-    return Space.of(leaves).with_blocks(runs)
-
-
 PLACES = [(0, 0), (1, 0), (1, 3), (1, 4), (3, 2)]  # block and first channel, where genes can move
-
-
-def genes_of(space: Space, place: tuple[int, int]) -> np.ndarray:
-    """The positions of the genes at a place, in their order there."""
-    block, channel = space.blocks[place[0]], place[1]
-    parts = []
-    for index in block.leaves:
-        leaf = space.layout[index]
-        part = np.arange(leaf.offset, leaf.offset + leaf.size).reshape(leaf.shape)
-        if block.channels is not None:
-            part = part[..., channel : channel + block.channels]
-        parts.append(part.ravel())
-    return np.concatenate(parts)
 
 
 @pytest.mark.parametrize(("group", "subgroups"), [(3, 2), (30, 1)])
@@ -204,12 +176,12 @@ def test_a_generation_stays_within_one_place(group: int, subgroups: int) -> None
     assert set(places) == set(PLACES)
     movable = np.flatnonzero(space.low < space.high)
     for place, positions, within in zip(places, drawn.positions, drawn.within, strict=True):
-        here = genes_of(space, place)
+        block, channel = space.blocks[place[0]], place[1]
+        here = genes_of(space, block, channel)
         # Places that are no gene of the block are padding, and so are their positions.
         np.testing.assert_array_equal(positions, np.append(here, space.size)[within])
-        block, channel = space.blocks[place[0]], jnp.int32(place[1])
         if (place, group) == ((1, 4), 3):
-            again = blocks.positions_at(space, block, channel, jnp.asarray(within))
+            again = blocks.positions_at(space, block, jnp.int32(channel), jnp.asarray(within))
             np.testing.assert_array_equal(again, positions)
         found = positions[positions < space.size]
         assert len(set(found.tolist())) == found.size > 0
@@ -225,14 +197,15 @@ def test_places_are_drawn_in_proportion_to_their_uncertainty() -> None:
     sample = Draws(algorithm, draws)
     some = np.random.RandomState(0).randint(0, 4, space.size) * 900
     fixed = np.asarray(space.low == space.high)
-    only_one = np.where(np.isin(np.arange(space.size), genes_of(space, (1, 4))[2::3]), 5, 0)
+    last = genes_of(space, space.blocks[1], 4)[2::3]
+    only_one = np.where(np.isin(np.arange(space.size), last), 5, 0)
     for uncertainty in (np.where(fixed, 0, some), only_one):
         drawn = sample.proposals(uncertain(algorithm, uncertainty))
         assert drawn.place is not None
         seen = np.bincount(drawn.place.block * 10 + drawn.place.channel, minlength=40)
         places = [(0, 0), (1, 0), (1, 3), (1, 4), (2, 0), (3, 0), (3, 2)]
         weights = uncertainty + (uncertainty > 0)
-        mass = np.array([weights[genes_of(space, place)].sum() for place in places])
+        mass = np.array([weights[genes_of(space, space.blocks[b], c)].sum() for b, c in places])
         share = mass / mass.sum()
         found = seen[[block * 10 + channel for block, channel in places]] / draws
         assert found.sum() == 1

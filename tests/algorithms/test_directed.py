@@ -24,6 +24,7 @@ from qevo.algorithms.directed import (
 from qevo.algorithms.zero_patterns import least_values
 from qevo.core import Leaf, Space
 from qevo.errors import QevoError
+from qevo.integer import audit
 
 
 def zeros(solution: Any, name: str) -> int:
@@ -155,14 +156,14 @@ def test_it_does_not_depend_on_the_devices() -> None:
     assert one == four
 
 
-def test_a_generation_holds_no_float(floats_in: Any) -> None:
+def test_a_generation_holds_no_float() -> None:
     search = Directed(space(), CONFIG)
     state = search.start(KEY)
     proposal = search.propose(KEY, state)[0]
     fitness = jnp.zeros(16, jnp.int32)
-    assert floats_in(search.propose, KEY, state) == []
-    assert floats_in(search.update, KEY, proposal, fitness, state) == []
-    assert floats_in(search.solution, state) == []
+    assert audit(search.propose, KEY, state).integer_only
+    assert audit(search.update, KEY, proposal, fitness, state).integer_only
+    assert audit(search.solution, state).integer_only
     for leaf in jax.tree.leaves((state, proposal)):
         assert jnp.issubdtype(leaf.dtype, jnp.integer)
 

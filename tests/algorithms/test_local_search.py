@@ -27,6 +27,7 @@ from qevo.core import Algorithm, Problem, evolve
 from qevo.core.generation import Rules, first_carry, run_generation
 from qevo.core.selection import WORST
 from qevo.errors import QevoError
+from qevo.integer import audit
 from qevo.problems import NK, SAT, Coloring, MaxCut, Trap
 from qevo.problems.rudy import random_graph
 
@@ -107,9 +108,7 @@ def test_it_resumes_where_it_stopped(task: Task, tmp_path: pathlib.Path) -> None
     assert first.metrics + second.metrics == whole.metrics
 
 
-def test_a_generation_holds_no_floats_and_no_data(
-    task: Task, floats_in: Callable[..., list[str]]
-) -> None:
+def test_a_generation_holds_no_floats_and_no_data(task: Task) -> None:
     """The problem's arrays are arguments of a generation, not constants in its program."""
     problem, key = task.problem(), jax.random.key(0)
     algorithm = task.make(problem)
@@ -119,7 +118,7 @@ def test_a_generation_holds_no_floats_and_no_data(
         rules = Rules(generations=9, target=0)
         return run_generation(algorithm, problem, key, carry, rules=rules, chunk=None, mesh=None)
 
-    assert floats_in(generation, problem, key, carry) == []
+    assert audit(generation, problem, key, carry).integer_only
     closed = jax.make_jaxpr(generation)(problem, key, carry)
     sizes = [np.size(constant) for constant in closed.consts]
     assert max(sizes, default=0) <= max(4096 * 16, problem.space.size)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from support import on_devices
 
-from qevo.algorithms import EDA, EDAConfig, Genetic, GeneticConfig, minimize
+from qevo.algorithms import EDA, EDAConfig, Genetic, GeneticConfig, default_algorithm, minimize
 from qevo.core import Leaf, Space
 from qevo.errors import QevoError
 
@@ -27,6 +27,7 @@ def test_a_pytree_of_integers_comes_back() -> None:
     low = {"a": np.zeros((3, 2), int), "b": 1000}
     result = quick(distance, Space.between(low, {"a": 9, "b": 1100}), target=0)
     assert (result.fitness, result.stopped) == (0, "target")
+    assert result.evaluations == 64 * result.generations
     np.testing.assert_array_equal(result.solution["a"], np.full((3, 2), 5))
     assert int(result.solution["b"]) == 1037
 
@@ -46,6 +47,20 @@ def test_an_algorithm_may_be_made_for_the_space(algorithm: Callable[[Space], Any
         target=-30,
     )
     assert result.fitness == -30
+
+
+def test_the_default_crosses_plateaus_with_the_population_given() -> None:
+    """Ten levels wide: no shift is as long, so only moves that gain nothing lead on."""
+    space = Space.integers(3, 0, 99)
+
+    def tens(levels: jax.Array) -> jax.Array:
+        return -jnp.sum(levels.astype(jnp.int32) // 10)
+
+    run = functools.partial(quick, tens, space, 3, generations=2000, target=-27)
+    found = run(population=16)
+    assert (found.fitness, found.stopped) == (-27, "target")
+    assert found.evaluations == 16 * found.generations
+    assert run(algorithm=default_algorithm(space, 16)).metrics == found.metrics
 
 
 def test_the_seed_decides_and_a_folder_is_resumed(tmp_path: pathlib.Path) -> None:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import QUICK, quadratic
+from support import QUICK, block_space, genes_of, quadratic
 
 from qevo.algorithms import ShiftConfig, ShiftES, ShiftState
 from qevo.core import FunctionProblem, Leaf, Proposal, Space, blocks, evolve
@@ -34,23 +34,6 @@ def mixed_space() -> Space:
     )
 
 
-def block_space() -> Space:
-    """Blocks with and without runs of channels; one that cannot move."""
-    leaves = {
-        "a": Leaf((2, 3, 7), -1, 1),
-        "b": Leaf((7,), -2, 2, base=9, step=3, dtype=np.int32),
-        "c": Leaf((15,), 0, [0, 1, 1] * 5),
-        "d": Leaf((5, 2), 3, 3, 3),
-        "e": Leaf((4,), -3, 3),
-    }
-    return Space.of(leaves).with_blocks([(["e", "c"], None), (["a", "b"], 3), (["d"], None)])
-
-
-def genes_of(space: Space, block: int) -> set[int]:
-    leaves = [space.layout[index] for index in space.blocks[block].leaves]
-    return {g for leaf in leaves for g in range(leaf.offset, leaf.offset + leaf.size)}
-
-
 def test_a_block_of_fewer_genes_than_slots_is_drawn_without_repetition() -> None:
     """Also where every gene of the space can move."""
     space = Space.of({"a": Leaf((100, 10), -9, 9), "b": Leaf((10,), -9, 9)})
@@ -60,7 +43,7 @@ def test_a_block_of_fewer_genes_than_slots_is_drawn_without_repetition() -> None
     for row in np.asarray(proposal.positions):
         used = row[row < space.size].tolist()
         assert len(set(used)) == len(used)
-        assert set(used) <= genes_of(space, 1)
+        assert set(used) <= set(genes_of(space, space.blocks[1]))
     assert (np.asarray(proposal.positions)[2:] < space.size).sum(1).max() > 1
 
 
@@ -282,7 +265,8 @@ def test_an_order_takes_blocks_in_turn_and_scores_agree_with_dense_candidates() 
     assert set(proposals.place.channel[proposals.place.block == 1].tolist()) == {0, 3, 4}
     for number, block in enumerate(expected):
         positions, within = proposals.positions[number], proposals.within[number]
-        assert set(positions.ravel().tolist()) - {space.size} <= genes_of(space, block)
+        here = genes_of(space, space.blocks[block])
+        assert set(positions.ravel().tolist()) <= {*here, space.size}
         channel = jnp.int32(proposals.place.channel[number])
         again = blocks.positions_at(space, space.blocks[block], channel, jnp.asarray(within))
         np.testing.assert_array_equal(again, positions)
@@ -345,7 +329,7 @@ def test_the_description_holds_every_setting_as_json() -> None:
         ({"levels": 0}, "levels must be 1 to 15 and turn at least 1, got 0 and 10"),
         ({"levels": 16}, "levels must be 1 to 15 and turn at least 1, got 16 and 10"),
         ({"turn": 0}, "levels must be 1 to 15 and turn at least 1, got 1 and 0"),
-        ({"order": (0, 3)}, r"order \(0, 3\) names blocks that are not among the space's 3"),
+        ({"order": (0, 4)}, r"order \(0, 4\) names blocks that are not among the space's 4"),
         ({"order": (-1,)}, r"order \(-1,\) names blocks that are not"),
         ({"order": (0, 2)}, "no gene can move: low equals high in d$"),
         ({"stages": ((15, 3), (4, 9))}, "stages must begin with all 16 candidates"),

@@ -1,5 +1,8 @@
 """The vote evolution strategy: mirrored steps, what votes add up to, and what chance moves."""
 
+import functools
+import math
+import statistics
 from typing import Any
 
 import jax
@@ -68,25 +71,24 @@ def test_votes_add_up_and_move_a_gene_by_one_level() -> None:
 
 
 def test_chance_moves_as_many_genes_as_it_may_and_fewer_later() -> None:
-    config = VoteConfig(population=512, group=10, chance=0.2, memory=0.0, least=1)
-    algorithm = VoteES(Space.integers(10, -100, 100), config)
-    step = jax.jit(
-        jax.vmap(lambda key, state: one(algorithm, key, state), in_axes=(0, None)),
-        compiler_options=QUICK,
-    )
-    state = algorithm.start(KEY)
-    keys = jax.random.split(KEY, 300)
-    for generation in (0, 200):
-        now = state.replace(generation=jnp.int32(generation))
-        moved = np.asarray(step(keys, now)) / 10
-        assert abs(moved.mean() - 0.2 / (1 + 0.015 * generation)) < 0.03
+    """As many as have so uneven a count among 256 coins."""
+    config = VoteConfig(population=512, group=100, chance=0.2, memory=0.0, least=1)
+    algorithm = VoteES(Space.integers(100, -100, 100), config)
 
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    @functools.partial(jax.vmap, in_axes=(0, None))
+    def moved(key: jax.Array, state: VoteState) -> jax.Array:
+        proposal, state = algorithm.propose(key, state)
+        noise = jax.random.bits(key, (512,), jnp.uint32).astype(jnp.int32)
+        return algorithm.update(key, proposal, noise, state)[1]["moved"]
 
-def one(algorithm: VoteES, key: jax.Array, state: VoteState) -> jax.Array:
-    """How many genes move where fitness is noise."""
-    proposal, state = algorithm.propose(key, state)
-    noise = jax.random.bits(key, (512,), jnp.uint32).astype(jnp.int32)
-    return algorithm.update(key, proposal, noise, state)[1]["moved"]
+    state, keys = algorithm.start(KEY), jax.random.split(KEY, 100)
+    for generation in (0, 10, 50, 200):
+        chance = 0.2 / (1 + 0.015 * generation)
+        least = 16 * statistics.NormalDist().inv_cdf(1 - chance / 2)  # votes more one way
+        share = sum(math.comb(256, n) for n in range(257) if abs(2 * n - 256) >= least) / 2**256
+        found = np.asarray(moved(keys, state.replace(generation=jnp.int32(generation)))) / 100
+        assert abs(found.mean() - share) < 5 * np.sqrt(share / found.size / 100)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from directed_task import CONFIG, KEY, problem, run, space, states
 from qevo.algorithms.directed import Directed, DirectedConfig
 from qevo.core import Leaf, Space
 from qevo.errors import QevoError
+from qevo.integer import audit
 
 FILTERS = dataclasses.replace(
     CONFIG, pattern="filters", zeros=(("a", 0.5), ("b", 0.3)), shifted=8, slots=8, focus=1
@@ -132,13 +133,13 @@ def test_zeros_that_lie_badly_do_not_count_for_a_pattern() -> None:
 
 
 @pytest.mark.parametrize("config", [FILTERS, GROUPS])
-def test_patterns_hold_no_float(config: DirectedConfig, floats_in: Any) -> None:
+def test_patterns_hold_no_float(config: DirectedConfig) -> None:
     search = Directed(space(), config)
     state = search.start(KEY)
     proposal = search.propose(KEY, state)[0]
-    assert floats_in(search.propose, KEY, state) == []
-    assert floats_in(search.update, KEY, proposal, jnp.zeros(16, jnp.int32), state) == []
-    assert floats_in(search.solution, state) == []
+    assert audit(search.propose, KEY, state).integer_only
+    assert audit(search.update, KEY, proposal, jnp.zeros(16, jnp.int32), state).integer_only
+    assert audit(search.solution, state).integer_only
 
 
 @pytest.mark.parametrize("pattern", ["blocks", 4, (2, 2), (0, 4), (1, 2, 3), (1, 65)])

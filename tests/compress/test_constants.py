@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from networks import random_images
 
 from qevo.compress import coarsen, compress, open_compressed
 from qevo.errors import QevoError
@@ -36,7 +37,7 @@ def test_what_it_saves_and_costs(mlp: QuantizedNetwork) -> None:
     short = coarsen(mlp)
     before, after = (len(open_compressed(compress(n)).constants) for n in (mlp, short))
     assert after < 0.85 * before
-    images = np.random.RandomState(3).randint(0, 256, (50, 6, 7, 1)).astype(np.uint8)
+    images = random_images((6, 7, 1), 50, seed=3)
     old, new = mlp(images) / 2.0**mlp.fraction_bits, short(images) / 2.0**mlp.fraction_bits
     assert np.abs(old - new).max() < 0.15 * np.abs(old).max()
 

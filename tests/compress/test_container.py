@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import Mine
+from networks import Mine, quantized
 
 from qevo.compress import (
     CompressedFileError,
@@ -32,7 +32,6 @@ from qevo.compress import header as headers
 from qevo.compress.varint import Reader, varint
 from qevo.errors import QevoError
 from qevo.nets import QuantizedNetwork
-from qevo.quantize import quantize_network
 
 
 def assert_equal(first: QuantizedNetwork, second: QuantizedNetwork) -> None:
@@ -123,10 +122,8 @@ def test_sizes_and_ratio(mlp: QuantizedNetwork, data: bytes) -> None:
     assert summary.overhead < 150  # header, scales, sizes, digest
 
 
-def test_a_network_of_ones_own(tmp_path: pathlib.Path) -> None:
-    images = np.random.RandomState(0).randint(0, 256, (8, 6, 6, 1)).astype(np.uint8)
-    variables = jax.jit(Mine().init)(jax.random.key(0), images)
-    network = quantize_network(Mine(), variables, images, bits=3)
+def test_a_network_of_ones_own() -> None:
+    network = quantized(Mine(), (6, 6, 1), bits=3)
     data = compress(network)
     assert_equal(decompress(data, Mine()), network)
     with pytest.raises(CompressedFileError, match="not qevo's: pass module="):
@@ -162,47 +159,77 @@ def test_another_kind_or_version(data: bytes) -> None:
 
 
 def test_every_cut_and_every_flipped_bit_is_found(data: bytes) -> None:
+    """Before anything is believed."""
+    found = r"^(not a \.qevo file$|format version|its digest is another)"
     for end in range(len(data)):
-        with pytest.raises(CompressedFileError):
+        with pytest.raises(CompressedFileError, match=found):
             open_compressed(data[:end])
     for place in range(8 * len(data)):
         bad = bytearray(data)
         bad[place // 8] ^= 1 << place % 8
-        with pytest.raises(CompressedFileError):
+        with pytest.raises(CompressedFileError, match=found):
             open_compressed(bytes(bad))
 
 
-HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
-    "huge kernel": lambda h: h["layers"][0].__setitem__(2, [1 << 19, 1 << 19]),
-    "kernel of one side": lambda h: h["layers"][0].__setitem__(2, [1260]),
-    "kernel with no weights": lambda h: h["layers"][0].__setitem__(2, [0, 30]),
-    "negative side": lambda h: h["layers"][0].__setitem__(2, [-42, -30]),
-    "side that is no number": lambda h: h["layers"][0].__setitem__(2, [42, "30"]),
-    "turned kernel": lambda h: h["layers"][0].__setitem__(2, [30, 42]),
-    "huge constants": lambda h: h["operations"][0].__setitem__(3, {"bias": [1 << 20, 1 << 20]}),
-    "other limits": lambda h: h["layers"][0].__setitem__(3, [0, 127, 0, 255]),
-    "endless limits": lambda h: h["layers"][0].__setitem__(3, [0, 10**30, 0, 127]),
-    "limits of another length": lambda h: h["layers"][0].__setitem__(3, [0, 127, 0]),
-    "other bits": lambda h: h["layers"][0].__setitem__(1, 99),
-    "a layer twice": lambda h: h["layers"].__setitem__(1, h["layers"][0]),
-    "a layer less": lambda h: h["layers"].pop(),
-    "no layers": lambda h: h.pop("layers"),
-    "layers that are none": lambda h: h.update(layers=3),
-    "another architecture": lambda h: h["architecture"].update(name="lenet_5"),
-    "an unknown architecture": lambda h: h["architecture"].update(name="os.system"),
-    "an architecture without a name": lambda h: h.update(architecture={}),
-    "fields that it does not have": lambda h: h["architecture"]["fields"].update(depth=1),
-    "fields of another type": lambda h: h["architecture"]["fields"].update(hidden="abc"),
-    "billions of layers": lambda h: h["architecture"]["fields"].update(hidden=[1 << 40] * 9),
-    "images of no size": lambda h: h.update(image_shape=[0, 7, 1]),
-    "huge images": lambda h: h.update(image_shape=[1 << 20, 1 << 20, 1 << 20]),
-    "flat images": lambda h: h.update(image_shape=[42]),
-    "a text for bits": lambda h: h.update(fraction_bits="8"),
-    "truth for bits": lambda h: h.update(activation_bits=True),
-    "more scales": lambda h: h.update(scales=["input"] * 5),
-    "a list of what it says": lambda h: h.update(about=[1]),
-    "a tree of what it says": lambda h: h.update(about={"a": {"b": 1}}),
-    "nesting": lambda h: h.update(image_shape=json.loads("[" * 900 + "]" * 900)),
+Change = Callable[[dict[str, Any]], object]
+
+
+def kernel(*sides: Any) -> Change:
+    return lambda header: header["layers"][0].__setitem__(2, [*sides])
+
+
+def limits(*numbers: int) -> Change:
+    return lambda header: header["layers"][0].__setitem__(3, [*numbers])
+
+
+def fields(**changed: Any) -> Change:
+    return lambda header: header["architecture"]["fields"].update(changed)
+
+
+def said(**changed: Any) -> Change:
+    return lambda header: header.update(changed)
+
+
+HOSTILE: dict[str, tuple[Change, str]] = {
+    "huge kernel": (kernel(1 << 19, 1 << 19), "weights; this reader takes"),
+    "kernel of one side": (kernel(1260), r"dense_0: weights of shape \[1260\]"),
+    "kernel with no weights": (kernel(0, 30), r"a shape \[0, 30\] is beyond"),
+    "negative side": (kernel(-42, -30), r"a shape \[-42, -30\] is beyond"),
+    "side that is no number": (kernel(42, "30"), "'30' is no integer"),
+    "turned kernel": (kernel(30, 42), r"must be int8 \[42, 30\], not int8 \[30, 42\]"),
+    "huge constants": (
+        lambda h: h["operations"][0].__setitem__(3, {"bias": [1 << 20, 1 << 20]}),
+        r"input: constants of .*bias.* \(1048576, 1048576\)",
+    ),
+    "other limits": (limits(0, 127, 0, 255), r"dense_1: its input can be 0\.\.255, the proof"),
+    "endless limits": (limits(0, 10**30, 0, 127), "10{30} is no integer of 62 bits"),
+    "limits of another length": (limits(0, 127, 0), "missing .* required positional"),
+    "other bits": (lambda h: h["layers"][0].__setitem__(1, 99), "'ternary' or 2 to 8, not 99"),
+    "a layer twice": (lambda h: h["layers"].__setitem__(1, h["layers"][0]), "a name twice"),
+    "a layer less": (lambda h: h["layers"].pop(), "2 layers, and 3 parts"),
+    "no layers": (lambda h: h.pop("layers"), "KeyError.'layers'"),
+    "layers that are none": (said(layers=3), "'int' object is not iterable"),
+    "another architecture": (
+        lambda h: h["architecture"].update(name="lenet_5"),
+        "conv_0: the architecture has this layer, the network does not",
+    ),
+    "an unknown architecture": (
+        lambda h: h["architecture"].update(name="os.system"),
+        r"the architecture os\.system, which is not qevo's",
+    ),
+    "an architecture without a name": (said(architecture={}), "KeyError.'name'"),
+    "fields that it does not have": (fields(depth=1), "depth"),
+    "fields of another type": (fields(hidden="abc"), r"must be int8 \[42, 'a'\], not int8"),
+    "billions of layers": (fields(hidden=[1 << 40] * 9), r"must be int8 \[42, 1099511627776\]"),
+    "images of no size": (said(image_shape=[0, 7, 1]), r"a shape \[0, 7, 1\] is beyond"),
+    "huge images": (said(image_shape=[1 << 20] * 3), r"must be int8 \[1152921504606846976, 30\]"),
+    "flat images": (said(image_shape=[42]), "not enough values to unpack"),
+    "a text for bits": (said(fraction_bits="8"), "'8' is no integer"),
+    "truth for bits": (said(activation_bits=True), "True is no integer"),
+    "more scales": (said(scales=["input"] * 5), "a name twice"),
+    "a list of what it says": (said(about=[1]), "'list' object has no attribute 'items'"),
+    "a tree of what it says": (said(about={"a": {"b": 1}}), "neither text nor a number"),
+    "nesting": (said(image_shape=json.loads("[" * 900 + "]" * 900)), "is no integer of 62 bits"),
 }
 
 
@@ -215,8 +242,9 @@ def test_a_header_that_is_only_written_anew_is_read(mlp: QuantizedNetwork, data:
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_headers(data: bytes, kind: str) -> None:
     """With the right digest: what is said is checked before it is believed."""
-    with pytest.raises(CompressedFileError):
-        decompress(with_header(data, HOSTILE[kind]))
+    change, message = HOSTILE[kind]
+    with pytest.raises(CompressedFileError, match=message):
+        decompress(with_header(data, change))
 
 
 @pytest.mark.parametrize("side", [43, 1 << 13])
@@ -226,12 +254,16 @@ def test_sizes_are_checked_before_anything_is_decoded(
     decoded: list[object] = []
     for name in ("decode_layer", "decode_integers"):
         monkeypatch.setattr(container, name, lambda *given: decoded.append(given))
-    for wrong in (
-        lambda h: h["layers"][0].__setitem__(2, [side, 30]),
-        lambda h: h["operations"][0].__setitem__(3, {"bias": [1 << 13], "shift": []}),
-        lambda h: h["layers"][0].append(["bias", "multiplier", "shift", "more"]),
+    keys = ["bias", "multiplier", "shift", "more"]
+    for wrong, message in (
+        (kernel(side, 30), rf"must be int8 \[42, 30\], not int8 \[{side}, 30\]"),
+        (
+            lambda h: h["operations"][0].__setitem__(3, {"bias": [1 << 13], "shift": []}),
+            "input: constants of",
+        ),
+        (lambda h: h["layers"][0].append(keys), "dense_0: constants .*more"),
     ):
-        with pytest.raises(CompressedFileError):
+        with pytest.raises(CompressedFileError, match=message):
             decompress(with_header(data, wrong))
     assert not decoded
 
@@ -241,8 +273,16 @@ def test_hostile_json(data: bytes) -> None:
         packer = zlib.compressobj(9, zlib.DEFLATED, -15)
         return packer.compress(text) + packer.flush()
 
-    for text in (b"", b"[]", b"{", b"\xff", b"[" * 100_000, b"9" * 10_000, bytes(1 << 23)):
-        with pytest.raises(CompressedFileError):
+    for text, message in (
+        (b"", "Expecting value"),
+        (b"[]", "list indices must be integers"),
+        (b"{", "Expecting property name"),
+        (b"\xff", "UnicodeDecodeError"),
+        (b"[" * 100_000, "RecursionError"),
+        (b"9" * 10_000, "Exceeds the limit"),
+        (bytes(1 << 23), "a header of more than 262144 bytes"),
+    ):
+        with pytest.raises(CompressedFileError, match=message):
             open_compressed(rewritten(data, lambda p, t=text: p.__setitem__(0, deflated(t))))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import QUICK
+from support import QUICK, genes_of
 
 from qevo.core import Leaf, Space, blocks
 from qevo.core.space import Block
@@ -49,24 +49,12 @@ def spaces(draw: st.DrawFn) -> Space:
     return Space.of(tree).with_blocks(draw(st.permutations(made)))
 
 
-def table(space: Space, block: Block, channel: int) -> np.ndarray:
-    """The positions of a block at one place, in their order."""
-    parts = []
-    for index in block.leaves:
-        leaf = space.layout[index]
-        part = np.arange(leaf.offset, leaf.offset + leaf.size).reshape(leaf.shape)
-        if block.channels is not None:
-            part = part[..., channel : channel + block.channels]
-        parts.append(part.ravel())
-    return np.concatenate(parts)
-
-
 @settings(max_examples=20)
 @given(spaces(), st.integers(0, 4), st.integers(0, 9))
 def test_a_block_at_a_place_is_what_numpy_cuts_out(space: Space, first: int, seed: int) -> None:
     genes = np.random.RandomState(seed).randint(-128, 128, space.size).astype(np.int8)
     channels = [min(first, 5 - (block.channels or 5)) for block in space.blocks]
-    tables = [table(space, *at) for at in zip(space.blocks, channels, strict=True)]
+    tables = [genes_of(space, *at) for at in zip(space.blocks, channels, strict=True)]
     places = [np.arange(-2, len(expected) + 2) for expected in tables]
     assert [blocks.size(space, block) for block in space.blocks] == list(map(len, tables))
 

@@ -1,6 +1,5 @@
 """The loop: when it stops, what it reports and in which order, and what it refuses."""
 
-import json
 import pathlib
 import signal
 import threading
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from support import Medians, Walk, onemax, quadratic, walk, whole_walk
+from support import Medians, Walk, onemax, quadratic, records, walk, whole_walk
 
 from qevo.core import FunctionProblem, Leaf, Result, Space, evolve
 from qevo.core.generation import Rules, first_carry, scan_generations
@@ -249,8 +248,7 @@ def test_a_run_works_in_a_thread() -> None:
 
 def test_metrics_are_json_lines(tmp_path: pathlib.Path) -> None:
     result = walk(folder=tmp_path, scan_length=5)
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == result.metrics
+    assert records(tmp_path) == result.metrics
 
 
 @pytest.mark.parametrize(

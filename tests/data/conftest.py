@@ -2,7 +2,8 @@
 
 import gzip
 import struct
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,13 @@ IDX = (
 def idx_bytes(array: np.ndarray) -> bytes:
     header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
     return header + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture(autouse=True)
+def no_tensorflow() -> Iterator[None]:
+    """Whatever is read, it is read without TensorFlow."""
+    yield
+    assert "tensorflow" not in sys.modules
 
 
 @pytest.fixture

@@ -52,12 +52,6 @@ class Mnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield key, {"image": png, "label": int(label)}
 
 
-@pytest.fixture(autouse=True)
-def no_tensorflow() -> Iterator[None]:
-    yield
-    assert "tensorflow" not in sys.modules
-
-
 @pytest.fixture
 def prepare(tmp_path: Path, digits: Digits) -> Prepare:
     """Prepare `digits`, or other parts, in a file format; returns the folder of the version."""

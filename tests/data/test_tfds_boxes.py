@@ -64,12 +64,6 @@ def picture(key: int, size: tuple[int, int]) -> np.ndarray:
     return np.random.RandomState(key).randint(0, 256, (*size, 3), np.uint8)
 
 
-@pytest.fixture(autouse=True)
-def no_tensorflow() -> Iterator[None]:
-    yield
-    assert "tensorflow" not in sys.modules
-
-
 @pytest.fixture
 def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
     tfds.disable_progress_bar()

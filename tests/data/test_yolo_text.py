@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,29 +130,53 @@ def test_missing_things_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch)
         load_detection(folder, "train")
 
 
+@pytest.fixture(scope="module")
+def one_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set whose only image, 10 x 20, has its boxes in labels/0.txt."""
+    folder = tmp_path_factory.mktemp("one")
+    for part in ("images", "labels"):
+        (folder / part).mkdir()
+    Image.fromarray(np.zeros((10, 20, 3), np.uint8)).save(folder / "images" / "0.png")
+    (folder / "good.yaml").write_text("names: [cat, dog]\ntrain: images")
+    return folder
+
+
+MIDDLE, SIDE = st.floats(0.4, 0.6), st.floats(0.1, 0.7)
+BOX = st.tuples(st.integers(0, 1), MIDDLE, MIDDLE, SIDE, SIDE)
+BLANK = st.sampled_from(["", " ", "\t "])
+WRONG = st.text("0123456789.-enaif", min_size=1) | st.sampled_from(
+    ["0 0.5 0.5 0.5", "2 0.5 0.5 0.5 0.5", "0 0.5 nan 0.5 0.5", "0 0.5 0.5 0.5 1.5"]
+)
+
+
+@given(st.lists(BOX | BLANK), st.none() | WRONG, st.lists(BOX | WRONG | BLANK))
+def test_all_lines_are_read_or_the_first_wrong_one_is_named(
+    one_image: Path, good: list[Any], wrong: str | None, rest: list[Any]
+) -> None:
+    lines = [*good, *([] if wrong is None else [wrong, *rest])]
+    path = one_image / "labels" / "0.txt"
+    path.write_text("\n".join(x if isinstance(x, str) else " ".join(map(str, x)) for x in lines))
+    if wrong is not None:
+        with pytest.raises(QevoError, match=f"^{path}, line {len(good) + 1}: expected"):
+            read_yolo(one_image / "good.yaml", "train", name="any")
+        return
+    data = read_yolo(one_image / "good.yaml", "train", name="any")
+    boxes = np.array([line for line in good if not isinstance(line, str)]).reshape(-1, 5)
+    np.testing.assert_array_equal(data.labels[0], boxes[:, 0])
+    x, y, width, height = boxes[:, 1:].T
+    corners = x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    np.testing.assert_allclose(data.boxes[0], np.stack(corners, 1) * [20, 10, 20, 10], atol=1e-4)
+
+
 @given(
-    st.binary(max_size=60)
-    | st.text("0123456789 .-e\nnaif", max_size=60).map(str.encode)
+    st.binary(min_size=1, max_size=60)
     | st.text("names:[]{},01\n -train&*!?|'\"", max_size=60).map(str.encode)
 )
-def test_any_bytes_are_read_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes
-) -> None:
-    folder = tmp_path_factory.getbasetemp() / "any"
-    for part in ("images", "labels"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    if not (folder / "images" / "0.png").exists():
-        Image.fromarray(np.zeros((10, 20, 3), np.uint8)).save(folder / "images" / "0.png")
-    (folder / "good.yaml").write_text("names: [cat, dog]\ntrain: images")
-    (folder / "labels" / "0.txt").write_bytes(content)
-    try:
-        data = read_yolo(folder / "good.yaml", "train", name="any")
-    except QevoError:
-        pass
-    else:
-        assert data.objects + data.dropped == len(content.decode().strip().splitlines()) - sum(
-            not line.strip() for line in content.decode().strip().splitlines()
-        )
-    (folder / "bad.yaml").write_bytes(content)
-    with pytest.raises(QevoError, match=f"^{folder}"):
-        read_yolo(folder / "bad.yaml", "train", name="any")
+def test_noise_is_refused(one_image: Path, content: bytes) -> None:
+    for place in ("labels/0.txt", "bad.yaml"):
+        (one_image / place).write_bytes(content)
+    with pytest.raises(QevoError, match=f"^{one_image / 'bad.yaml'}: expected"):
+        read_yolo(one_image / "bad.yaml", "train", name="any")
+    if content.strip():
+        with pytest.raises(QevoError, match=f"^{one_image / 'labels' / '0.txt'}.*: expected"):
+            read_yolo(one_image / "good.yaml", "train", name="any")

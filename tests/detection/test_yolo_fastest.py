@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from networks import random_images
 from yolo_fastest import ANCHORS, MASKS, SIZE, YoloFastest
 
 from qevo.data import DetectionSet, load_detection
@@ -74,7 +75,7 @@ def test_what_qevo_reads_is_the_same_network() -> None:
     folder = pathlib.Path(os.environ["QEVO_DATA_DIR"]) / "weights" / "yolo_fastest"
     detector, variables = load_darknet(folder / f"{name}.cfg", folder / f"{name}.weights")
     assert detector.heads == HEADS
-    images = np.random.RandomState(0).randint(0, 256, (2, *SIZE, 3)).astype(np.uint8)
+    images = random_images((*SIZE, 3), 2)
     found = apart(float_logits(detector.module, variables, images), detector.shapes)
     for mine, expected in zip(found, YoloFastest(name).maps(images), strict=True):
         np.testing.assert_allclose(mine, expected, atol=1e-3 * np.abs(expected).max())

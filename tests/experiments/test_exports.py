@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import random_variables
+from networks import random_images, random_variables
 
 from qevo.errors import QevoError
 from qevo.nets import LeNet300
@@ -24,7 +24,7 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> Any:
     import exports
 
     def tiny(config: Any, folder: pathlib.Path) -> Any:
-        images = np.random.RandomState(0).randint(0, 256, (20, 4, 4, 1)).astype(np.uint8)
+        images = random_images((4, 4, 1), 20)
         module = LeNet300(hidden=(6,), classes=3)
         variables = random_variables(module, (4, 4, 1))
         return exports.Subject(module, variables, images[:8], images, 8, "random", "noise")

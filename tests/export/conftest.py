@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from export_networks import NETWORKS
+from networks import random_images
 
 from qevo.nets import QuantizedNetwork
 
@@ -18,7 +19,6 @@ def network(request: pytest.FixtureRequest) -> QuantizedNetwork:
 @pytest.fixture
 def images(network: QuantizedNetwork) -> np.ndarray:
     """Random pixels, black and white among them."""
-    shape = (7, *network.image_shape)
-    drawn = np.random.RandomState(1).randint(0, 256, shape).astype(np.uint8)
+    drawn = random_images(network.image_shape, 7, seed=1)
     drawn[0], drawn[1] = 0, 255
     return drawn

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from export_networks import quantized
 from flax import linen as nn
+from networks import quantized, random_images
 
 from qevo.errors import QevoError
 from qevo.export import c_source, onnx_model, run_c, run_onnx
@@ -37,7 +37,7 @@ def named(**names: str) -> QuantizedNetwork:
 @pytest.mark.parametrize("layer", ["max_pool_1", "pad", "scaled"])
 def test_a_layer_called_like_an_operation(layer: str) -> None:
     network = named(layer=layer, last="output")
-    images = np.random.RandomState(4).randint(0, 256, (3, *SHAPE)).astype(np.uint8)
+    images = random_images(SHAPE, 3, seed=4)
     expected = network(images)
     for form in ("integer", "qdq"):
         np.testing.assert_array_equal(run_onnx(onnx_model(network, form), images).values, expected)

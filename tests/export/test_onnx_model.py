@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from export_networks import NETWORKS
+from networks import random_images
 
 from qevo.errors import QevoError
 from qevo.export import first_difference, onnx_model, run_onnx
@@ -51,7 +52,7 @@ def test_equal_networks_give_equal_bytes() -> None:
 
 def test_the_first_layer_that_differs_is_named() -> None:
     network = NETWORKS["dense"]()
-    images = np.random.RandomState(2).randint(0, 256, (5, 6, 7, 1)).astype(np.uint8)
+    images = random_images((6, 7, 1), 5, seed=2)
     weights = {**network.weights, "dense_0": -network.weights["dense_0"]}
     other = onnx_model(dataclasses.replace(network, weights=weights))
     first = first_difference(network, other, images)

@@ -7,10 +7,9 @@ import json
 import pathlib
 from typing import Any
 
-import networks
 import numpy as np
 import pytest
-from export_networks import quantized
+from networks import quantized, random_images, random_variables
 from safetensors import safe_open
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import load_file, save_file
@@ -62,10 +61,10 @@ def test_scales_and_biases_are_real(bits: int) -> None:
     """Levels times scale are the float network's weights to half a step, and with the biases they
     give its logits."""
     module, shape = LeNet300(hidden=(13, 11), classes=5), (6, 7, 1)
-    network = quantized(module, shape, bits=bits, fit_bias=False)
-    variables = networks.random_variables(module, shape)["params"]
+    images = random_images(shape, 16)
+    network = quantized(module, images, bits=bits, fit_bias=False)
+    variables = random_variables(module, shape)["params"]
     tensors = load_tensors(packed_file(network))
-    images = np.random.RandomState(0).randint(0, 256, (16, *shape)).astype(np.uint8)
     x = images.reshape(16, -1) / np.float32(255)
     for name in network.layers:
         scale, bias = tensors[f"scale:{name}"], tensors[f"bias:{name}"]

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
 from detectors import quantized_detector
-from networks import random_variables
+from networks import quantized, random_images
 
 from qevo.nets import Autoencoder, LeNet5, LeNet300, QuantizedNetwork, ResNet, ResNet20
-from qevo.quantize import quantize_network
-
-
-def images_of(shape: tuple[int, int, int], count: int = 24) -> np.ndarray:
-    return np.random.RandomState(0).randint(0, 256, (count, *shape)).astype(np.uint8)
-
-
-@pytest.fixture(scope="session", name="random_variables")
-def random_variables_fixture() -> Callable[..., Any]:
-    """The function of that name."""
-    return random_variables
-
-
-def quantized(module: Any, shape: tuple[int, int, int], **options: Any) -> QuantizedNetwork:
-    images = images_of(shape)
-    return quantize_network(module, random_variables(module, shape), images, **options)
 
 
 @pytest.fixture(scope="session")
@@ -87,5 +68,4 @@ def network(request: pytest.FixtureRequest) -> QuantizedNetwork:
 @pytest.fixture
 def images(network: QuantizedNetwork) -> np.ndarray:
     """Images for it, not those that it was calibrated on."""
-    shape = (19, *network.image_shape)
-    return np.random.RandomState(5).randint(0, 256, shape).astype(np.uint8)
+    return random_images(network.image_shape, 19, seed=5)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from flax.core import FrozenDict
-from networks import mixed_paths
+from networks import mixed_paths, quantized, random_images
 from support import QUICK
 
 from qevo.core.sharing import split
@@ -21,8 +21,6 @@ from qevo.nets import Float, Integer, QuantizedNetwork
 from qevo.nets.edited_numerics import Edited, EditedInteger
 from qevo.nets.network import forward
 from qevo.nets.numerics import Numerics
-from qevo.quantize import quantize_network
-from qevo.quantize.rounding import round_max_abs
 
 KINDS = ("random", "up", "down")
 LAYERS = {
@@ -50,11 +48,8 @@ class Signed(nn.Module):
 
 
 @pytest.fixture(scope="session")
-def signed(random_variables: Any) -> QuantizedNetwork:
-    shape = (6, 5, 2)
-    images = np.random.RandomState(0).randint(0, 256, (24, *shape)).astype(np.uint8)
-    variables = random_variables(Signed(), shape)
-    return quantize_network(Signed(), variables, images, bits=8, method=round_max_abs)
+def signed() -> QuantizedNetwork:
+    return quantized(Signed(), (6, 5, 2), bits=8)
 
 
 class Edit(NamedTuple):
@@ -217,7 +212,7 @@ def test_edits_move_an_activation_over_its_whole_range(
     """What the tests above take for granted: the next layer's input changes as far as it can."""
     network: QuantizedNetwork = request.getfixturevalue(which)
     assert network.layers[after].input_low == least
-    images = np.random.RandomState(0).randint(0, 256, (2, *network.image_shape)).astype(np.uint8)
+    images = random_images(network.image_shape, 2)
     for kind, ends in (("up", (least, 127)), ("down", (127, least))):
         one = edit(network, name, kind, 1)
         for part, end in zip(("none", "both"), ends, strict=True):

@@ -7,23 +7,19 @@ import json
 import pathlib
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
-from networks import Mine
+from networks import Mine, quantized, random_images
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from qevo.errors import QevoError
 from qevo.nets import LeNet5, LeNet300, QuantizedNetwork, ResNet8, load_safetensors
-from qevo.quantize import quantize_network
 
 
 @pytest.fixture(scope="module")
 def mine() -> QuantizedNetwork:
-    images = np.random.RandomState(0).randint(0, 256, (8, 6, 6, 1)).astype(np.uint8)
-    variables = jax.jit(Mine().init)(jax.random.key(0), images)
-    return quantize_network(Mine(), variables, images, bits=3)
+    return quantized(Mine(), (6, 6, 1), bits=3)
 
 
 @pytest.fixture
@@ -48,7 +44,7 @@ def test_round_trip_of_our_own(mlp: QuantizedNetwork, path: pathlib.Path) -> Non
             assert getattr(found, field.name) == getattr(mlp, field.name), field.name
     assert isinstance(found.module, LeNet300)
     assert found.module.hidden == (12, 11, 10, 9)
-    images = np.random.RandomState(5).randint(0, 256, (19, 6, 7, 1)).astype(np.uint8)
+    images = random_images((6, 7, 1), 19, seed=5)
     np.testing.assert_array_equal(found(images), mlp(images))
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
@@ -77,7 +73,7 @@ def test_equal_networks_give_equal_bytes(mlp: QuantizedNetwork, path: pathlib.Pa
 def test_a_network_of_ones_own(mine: QuantizedNetwork, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "mine"
     mine.save(path)
-    images = np.random.RandomState(5).randint(0, 256, (4, 6, 6, 1)).astype(np.uint8)
+    images = random_images((6, 6, 1), 4, seed=5)
     np.testing.assert_array_equal(load_safetensors(path, Mine())(images), mine(images))
     rewrite(path, lambda h: h["architecture"].update(name="another_module.Mine"))
     assert load_safetensors(path, Mine()).module == Mine()

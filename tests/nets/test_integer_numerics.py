@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
-from networks import mixed_paths
+from networks import mixed_paths, random_images
 
+from qevo.integer import audit
 from qevo.integer.products import FLOAT_LIMIT
 from qevo.nets import Integer, QuantizedNetwork
 from qevo.nets.network import forward
@@ -194,11 +195,11 @@ def test_equals_slow_arithmetic_at_the_limits_of_genes(
     assert facts.output_low <= output.min() <= output.max() <= facts.output_high
 
 
-def test_holds_no_float(network: QuantizedNetwork, images: np.ndarray, floats_in: Any) -> None:
+def test_holds_no_float(network: QuantizedNetwork, images: np.ndarray) -> None:
     def run(images: jax.Array) -> jax.Array:
         return network.apply(network.weights, network.constants, network.prepare(images))
 
-    assert floats_in(run, images) == []
+    assert audit(run, images).integer_only
 
 
 def test_vmap_over_candidates(network: QuantizedNetwork, images: np.ndarray) -> None:
@@ -232,7 +233,7 @@ def test_shard_map_over_candidates(mlp: QuantizedNetwork) -> None:
 
 
 def test_shows_the_inputs_of_layers(lenet: QuantizedNetwork) -> None:
-    images = np.random.RandomState(0).randint(0, 256, (3, 16, 16, 2)).astype(np.uint8)
+    images = random_images((16, 16, 2), 3)
     inputs = lenet.layer_inputs(images)
     assert set(inputs) == set(lenet.weights)
     np.testing.assert_array_equal(inputs["conv_0"], lenet.prepare(jnp.asarray(images)))
@@ -257,7 +258,7 @@ def test_is_a_hashable_static_argument(mlp: QuantizedNetwork) -> None:
 def test_batches_do_not_change_logits(
     mlp: QuantizedNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = np.random.RandomState(0).randint(0, 256, (23, 6, 7, 1)).astype(np.uint8)
+    images = random_images((6, 7, 1), 23)
     whole = mlp(images)
     monkeypatch.setattr("qevo.nets.network.BATCH", 5)
     np.testing.assert_array_equal(mlp(images), whole)

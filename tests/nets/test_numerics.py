@@ -13,6 +13,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import quantized, random_images, random_variables
 
 from qevo.nets import (
     ARCHITECTURES,
@@ -33,7 +34,7 @@ from qevo.nets.float_numerics import Observed
 from qevo.nets.images import image_rule
 from qevo.nets.pooling import max_pool
 from qevo.nets.proof import Extent, Proving
-from qevo.quantize import float_logits, fold_batch_norm, quantize_network
+from qevo.quantize import float_logits, fold_batch_norm
 from qevo.quantize.calibration import Site
 from qevo.quantize.converting import Both, Converting
 from qevo.quantize.rounding import round_max_abs
@@ -60,12 +61,10 @@ def layer_paths(tree: Any) -> set[str]:
         ("autoencoder", NORMALIZED),
     ],
 )
-def test_folding_batch_norm_keeps_the_function(
-    name: str, scaling: PixelScaling, random_variables: Any
-) -> None:
+def test_folding_batch_norm_keeps_the_function(name: str, scaling: PixelScaling) -> None:
     module, shape = SMALL[name]
     module = module.clone(numerics=Float(scaling=scaling))
-    images = np.random.RandomState(0).randint(0, 256, (9, *shape)).astype(np.uint8)
+    images = random_images(shape, 9)
     variables = random_variables(module, shape)
     folded = fold_batch_norm(variables)
     assert set(folded) == set(variables["params"])
@@ -74,7 +73,7 @@ def test_folding_batch_norm_keeps_the_function(
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-4 * np.abs(expected).max())
 
 
-def test_one_tree_of_names(network: QuantizedNetwork, random_variables: Any) -> None:
+def test_one_tree_of_names(network: QuantizedNetwork) -> None:
     module = network.module
     variables = random_variables(module, network.image_shape)
     names = layer_paths(variables["params"])
@@ -93,15 +92,13 @@ def test_one_tree_of_names(network: QuantizedNetwork, random_variables: Any) -> 
     ("name", "scaling"),
     [("resnet", UNIT_RANGE), ("autoencoder", UNIT_RANGE), ("autoencoder", NORMALIZED)],
 )
-def test_integer_outputs_follow_the_float_ones(
-    name: str, scaling: PixelScaling, random_variables: Any
-) -> None:
+def test_integer_outputs_follow_the_float_ones(name: str, scaling: PixelScaling) -> None:
     """At 8 bits a network differs from its float twin by rounding only."""
     module, shape = SMALL[name]
     module = module.clone(numerics=Float(scaling=scaling))
-    images = np.random.RandomState(0).randint(0, 256, (60, *shape)).astype(np.uint8)
+    images = random_images(shape, 60)
     variables = random_variables(module, shape)
-    network = quantize_network(module, variables, images, bits=8, method=round_max_abs)
+    network = quantized(module, images, variables, bits=8)
     real = float_logits(module, variables, images)
     unit = 1.0 if name == "resnet" else image_rule(scaling).scale
     found = network(images) * unit / 2**network.fraction_bits
@@ -109,9 +106,9 @@ def test_integer_outputs_follow_the_float_ones(
     np.testing.assert_array_equal(network(images) * network.output_scale, found)
 
 
-def test_training_mode_uses_batch_statistics(random_variables: Any) -> None:
+def test_training_mode_uses_batch_statistics() -> None:
     module = ResNet(Float(train=True), widths=(4,), classes=3)
-    images = np.random.RandomState(0).randint(0, 256, (9, 6, 6, 3)).astype(np.uint8)
+    images = random_images((6, 6, 3), 9)
     variables = random_variables(module, images.shape[1:])
     step = jax.jit(functools.partial(module.apply, mutable=["batch_stats"]))
     _, state = step(variables, images)
@@ -120,9 +117,9 @@ def test_training_mode_uses_batch_statistics(random_variables: Any) -> None:
     assert all(not np.array_equal(before[key], after[key]) for key in before)
 
 
-def test_calibrating_names_sites_and_summands(random_variables: Any) -> None:
+def test_calibrating_names_sites_and_summands() -> None:
     module = ResNet(Calibrating(), widths=(4, 6), classes=3)
-    images = np.random.RandomState(0).randint(0, 256, (9, 6, 6, 3)).astype(np.uint8)
+    images = random_images((6, 6, 3), 9)
     variables = random_variables(module.clone(numerics=Float()), images.shape[1:])
     folded = {"params": fold_batch_norm(variables)}
     _, state = jax.jit(functools.partial(module.apply, mutable=["sites"]))(folded, images)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import random_images
 
 from qevo.errors import QevoError
 from qevo.nets import FixedImages, QuantizedNetwork, reconstruct, reconstruction_errors
@@ -82,8 +83,7 @@ def test_a_loss_is_the_squared_error_and_a_sum_of_losses_fits_int32(
 
 @pytest.fixture(scope="module")
 def pictures(autoencoder: QuantizedNetwork) -> np.ndarray:
-    shape = (9, *autoencoder.image_shape)
-    return np.random.RandomState(3).randint(0, 256, shape).astype(np.uint8)
+    return random_images(autoencoder.image_shape, 9, seed=3)
 
 
 def test_an_output_is_rounded_and_cut_to_the_range_of_images(

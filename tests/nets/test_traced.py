@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import random_variables
+from networks import quantized, random_images, random_variables
 
 from qevo.errors import QevoError
 from qevo.nets import Float, ResNet, load_safetensors
 from qevo.nets.traced import Call, Traced
-from qevo.quantize import fold_batch_norm, quantize_network
-from qevo.quantize.rounding import round_max_abs
+from qevo.quantize import fold_batch_norm
 
 
 def conv(x: int, name: str, activation: str | None = "relu", **options: Any) -> Call:
@@ -38,7 +37,7 @@ CALLS = (  # of ResNet(widths=(4, 6), classes=3)
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
-    return np.random.RandomState(0).randint(0, 256, (16, 6, 6, 3)).astype(np.uint8)
+    return random_images((6, 6, 3), 16)
 
 
 def test_replays_an_architecture(images: np.ndarray, tmp_path: pathlib.Path) -> None:
@@ -46,8 +45,8 @@ def test_replays_an_architecture(images: np.ndarray, tmp_path: pathlib.Path) -> 
     module = ResNet(widths=(4, 6), classes=3)
     variables = random_variables(module, images.shape[1:])
     folded = {"params": fold_batch_norm(variables)}
-    native = quantize_network(module, variables, images, bits=4, method=round_max_abs)
-    replayed = quantize_network(Traced(calls=CALLS), folded, images, bits=4, method=round_max_abs)
+    native = quantized(module, images, variables, bits=4)
+    replayed = quantized(Traced(calls=CALLS), images, folded, bits=4)
     for field in ("layers", "ranges", "scales", "bits", "fraction_bits"):
         assert getattr(replayed, field) == getattr(native, field), field
     np.testing.assert_array_equal(replayed(images), native(images))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import mixed_paths, random_variables, with_paths
+from networks import mixed_paths, quantized, with_paths
 from support import QUICK
 
 from qevo.algorithms import Coevolution, CoevolutionConfig, ShiftConfig, ShiftES
@@ -18,8 +18,6 @@ from qevo.core.proposal import Proposal
 from qevo.errors import QevoError
 from qevo.nets import Autoencoder, FixedImages, LeNet300, QuantizedNetwork, reconstruction_errors
 from qevo.problems import NetworkProblem
-from qevo.quantize import quantize_network
-from qevo.quantize.rounding import round_max_abs
 from qevo.run.auditing import audit_generation
 
 SHAPE = (16, 16, 1)
@@ -36,9 +34,7 @@ IMAGES, HELD_OUT = smooth(48, 0), smooth(21, 1)
 
 @pytest.fixture(scope="module")
 def network() -> QuantizedNetwork:
-    module = Autoencoder(widths=(3, 4), code=2)
-    variables = random_variables(module, SHAPE)
-    return quantize_network(module, variables, IMAGES, bits=4, method=round_max_abs)
+    return quantized(Autoencoder(widths=(3, 4), code=2), IMAGES, bits=4)
 
 
 def problem_of(network: QuantizedNetwork, **options: Any) -> NetworkProblem:
@@ -188,8 +184,6 @@ def test_is_refused(network: QuantizedNetwork, change: Any, message: str) -> Non
 
 
 def test_a_classifier_has_no_squared_error() -> None:
-    module = LeNet300(hidden=(4,), classes=3)
-    variables = random_variables(module, SHAPE)
-    classifier = quantize_network(module, variables, IMAGES, bits=4, method=round_max_abs)
+    classifier = quantized(LeNet300(hidden=(4,), classes=3), IMAGES, bits=4)
     with pytest.raises(QevoError, match="its last layer gives logits"):
         problem_of(classifier)

@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from detectors import detector
-from networks import random_variables
+from networks import random_images, random_variables
 from support import QUICK
 
 from qevo import NetworkProblem, evolve
 from qevo.algorithms import ShiftConfig, ShiftES
 from qevo.errors import QevoError
+from qevo.integer import audit
 from qevo.nets import QuantizedNetwork
 from qevo.nets.fixed_maps import REACH, FixedMaps
 from qevo.quantize import FloatTeacher, round_network
@@ -29,8 +30,8 @@ ANCHORS, NUMBERS = 4 * 4 * 2 + 8 * 8, 7
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> FloatTeacher:
     made = detector(tmp_path_factory.mktemp("darknet"))
-    images = np.random.RandomState(0).randint(0, 256, (24, 16, 16, 3)).astype(np.uint8)
-    return FloatTeacher(made.module, random_variables(made.module, (16, 16, 3)), images)
+    shape = (16, 16, 3)
+    return FloatTeacher(made.module, random_variables(made.module, shape), random_images(shape))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,7 @@ def test_a_search_lowers_the_error(
 
 
 def test_holds_no_float_and_the_same_bits_in_chunks(
-    network: QuantizedNetwork, teacher: FloatTeacher, fixed: FixedMaps, floats_in: Any
+    network: QuantizedNetwork, teacher: FloatTeacher, fixed: FixedMaps
 ) -> None:
     problems = [
         problem_of(network, teacher, fixed, batch_size=12, batch_chunk=rows, arithmetic=how)
@@ -129,7 +130,7 @@ def test_holds_no_float_and_the_same_bits_in_chunks(
     ]
     batch = problems[0].batch(jax.random.key(0))
     solution = problems[0].space.decode(problems[0].space.start)
-    assert floats_in(problems[0].fitness, solution, batch) == []
+    assert audit(problems[0].fitness, solution, batch).integer_only
     found = [
         int(jax.jit(problem.fitness, compiler_options=QUICK)(solution, batch))
         for problem in problems

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import pytest
 import tiny
+from networks import quantized
 
 from qevo.algorithms import Coevolution, CoevolutionConfig
 from qevo.core.generation import Rules, first_carry, scan_generations
@@ -16,7 +17,6 @@ from qevo.nets.mlp import LeNet300
 from qevo.nets.network import QuantizedNetwork
 from qevo.nets.resnet import ResNet
 from qevo.problems import NetworkProblem
-from qevo.quantize import quantize_network
 
 BACKENDS = {"tpu": "tpu", "cuda": "gpu"}  # of a platform, as `jax.default_backend` names it
 FLOAT = re.compile(r"tensor<(?:[^>]*x)?(?:f|bf)\d+>")
@@ -25,16 +25,12 @@ FLOAT = re.compile(r"tensor<(?:[^>]*x)?(?:f|bf)\d+>")
 @pytest.fixture(scope="module")
 def networks() -> dict[str, QuantizedNetwork]:
     """A dense one, and one of convolutions, residual sums and an average pool."""
-    images, _ = tiny.blobs(30)
-
-    def quantized(module: Any) -> QuantizedNetwork:
-        variables = jax.jit(module.init)(jax.random.key(0), images[:1])
-        return quantize_network(module, variables, images, bits="ternary")
-
-    return {
-        "dense": quantized(LeNet300(hidden=(12, 8), classes=tiny.CLASSES)),
-        "convolutions": quantized(ResNet(widths=(4,), classes=tiny.CLASSES)),
+    modules = {
+        "dense": LeNet300(hidden=(12, 8), classes=tiny.CLASSES),
+        "convolutions": ResNet(widths=(4,), classes=tiny.CLASSES),
     }
+    images, _ = tiny.blobs(30)
+    return {name: quantized(module, images, bits="ternary") for name, module in modules.items()}
 
 
 @pytest.mark.parametrize("arithmetic", ["int", "fast"])

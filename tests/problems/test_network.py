@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from networks import mixed_paths, random_variables, with_paths
+from networks import mixed_paths, quantized, with_paths
 from support import QUICK, on_devices
 
 from qevo.algorithms import Coevolution, CoevolutionConfig
@@ -28,8 +28,6 @@ from qevo.nets.mlp import LeNet300
 from qevo.nets.network import QuantizedNetwork
 from qevo.nets.resnet import ResNet
 from qevo.problems import NetworkProblem, network_space
-from qevo.quantize import quantize_network
-from qevo.quantize.rounding import round_max_abs
 from qevo.run.auditing import audit_generation
 
 KINDS = ("weights", "multipliers", "biases")
@@ -40,22 +38,18 @@ ROWS = 23  # of a batch: no length divides it
 VALIDATION, VALIDATION_LABELS = tiny.blobs(53, seed=1)
 
 
-def quantized(module: Any, images: np.ndarray = IMAGES, **options: Any) -> QuantizedNetwork:
-    variables = random_variables(module, images.shape[1:])
-    return quantize_network(module, variables, images, method=round_max_abs, **options)
-
-
 @pytest.fixture(scope="module")
 def network() -> QuantizedNetwork:
     """Dense layers of mixed bits."""
     bits = {"*": "ternary", "dense_1": 4, "logits": 8}
-    return quantized(LeNet300(hidden=(12, 8), classes=tiny.CLASSES), bits=bits)
+    return quantized(LeNet300(hidden=(12, 8), classes=tiny.CLASSES), IMAGES, bits=bits)
 
 
 @pytest.fixture(scope="module")
 def residual() -> QuantizedNetwork:
     """Convolutions in nested modules, residual sums and an average pool."""
-    return quantized(ResNet(widths=(4, 6), classes=tiny.CLASSES), bits=3, activation_bits=4)
+    module = ResNet(widths=(4, 6), classes=tiny.CLASSES)
+    return quantized(module, IMAGES, bits=3, activation_bits=4)
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from qevo.data import Split, load
-from qevo.nets import LeNet300
-from qevo.quantize import TrainingConfig, accuracy, train
+from qevo.nets import LeNet300, QuantizedNetwork
+from qevo.quantize import TrainingConfig, accuracy, quantize_network, train
 
 
 class Trained(NamedTuple):
@@ -17,6 +17,10 @@ class Trained(NamedTuple):
     variables: Any
     search: Split
     validation: Split
+
+    def quantized(self, **options: Any) -> QuantizedNetwork:
+        """Calibrated on the search images."""
+        return quantize_network(self.module, self.variables, self.search.images, **options)
 
     def accuracy(self, logits: np.ndarray) -> float:
         """Of logits for the validation images."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qevo.errors import QevoError
-from qevo.nets import Integer, LeNet300, PixelScaling, QuantizedNetwork
+from qevo.nets import Integer, LeNet300, PixelScaling
 from qevo.nets.arithmetic import LEVELS
 from qevo.quantize import (
     FloatTeacher,
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     Trained = Any
 
 
-def quantized(trained: Trained, **options: Any) -> QuantizedNetwork:
-    return quantize_network(trained.module, trained.variables, trained.search.images, **options)
-
-
 def test_quality_of_the_methods(trained: Trained) -> None:
     real = trained.accuracy(
         float_logits(trained.module, trained.variables, trained.validation.images)
@@ -37,7 +33,7 @@ def test_quality_of_the_methods(trained: Trained) -> None:
     assert real > 0.8
 
     def accuracy(bits: Any, method: Any) -> float:
-        network = quantized(trained, bits=bits, method=method)
+        network = trained.quantized(bits=bits, method=method)
         return trained.accuracy(network(trained.validation.images))
 
     assert accuracy(8, "nearest") > real - 0.01
@@ -49,7 +45,7 @@ def test_quality_of_the_methods(trained: Trained) -> None:
 
 def test_nearest_is_the_candidate_next_to_the_teacher(trained: Trained) -> None:
     teacher = FloatTeacher(trained.module, trained.variables, trained.search.images)
-    network = quantized(trained, bits=2)
+    network = trained.quantized(bits=2)
     unfitted = teacher.convert(bits=2, rounding=round_max_abs, fit_bias=False)
     fitted = teacher.convert(bits=2, rounding=round_max_abs)
     distance = teacher.divergence(network)
@@ -85,7 +81,7 @@ def test_best_of_n(trained: Trained) -> None:
 @pytest.mark.parametrize("bits", LEVELS)
 @pytest.mark.parametrize("activation_bits", [4, 8])
 def test_all_bits(trained: Trained, bits: Any, activation_bits: int) -> None:
-    network = quantized(trained, bits=bits, activation_bits=activation_bits, method=round_max_abs)
+    network = trained.quantized(bits=bits, activation_bits=activation_bits, method=round_max_abs)
     for name, facts in network.layers.items():
         assert (facts.weight_low, facts.weight_high) == LEVELS[bits]
         kernel = np.asarray(network.weights[name])
@@ -104,7 +100,7 @@ def test_all_bits(trained: Trained, bits: Any, activation_bits: int) -> None:
 def test_stated_scales_are_those_of_the_integers(trained: Trained) -> None:
     """A layer's integers times its scales reproduce the float layer, with no other factor."""
     images = trained.validation.images[:200]
-    network = quantized(trained, bits=8, method=round_max_abs)
+    network = trained.quantized(bits=8, method=round_max_abs)
     folded = fold_batch_norm(trained.variables)
     inputs = network.layer_inputs(images)
     scales = list(network.scales.values())
@@ -143,7 +139,7 @@ def test_a_method_of_ones_own(trained: Trained) -> None:
         scale = layer.grid.nearest(np.ones(layer.kernel.shape[1]))
         return Rounded(np.zeros(layer.kernel.shape, np.int8), scale)
 
-    network = quantized(trained, bits=4, method=zeros)
+    network = trained.quantized(bits=4, method=zeros)
     assert names == ["dense_0", "dense_1", "logits"]
     assert len(np.unique(network(trained.search.images[:50]), axis=0)) == 1
 
@@ -180,11 +176,11 @@ def test_refuses(trained: Trained) -> None:
         QevoError,
         match="'layerwise', 'evolutionary' or a function, not 'best'",
     ):
-        quantized(trained, bits=8, method="best")
+        trained.quantized(bits=8, method="best")
     with pytest.raises(QevoError, match="activation bits must be 4 or 8, not 3"):
-        quantized(trained, bits=8, activation_bits=3)
+        trained.quantized(bits=8, activation_bits=3)
     with pytest.raises(QevoError, match="2 to 8, not 9"):
-        quantized(trained, bits=9)
+        trained.quantized(bits=9)
 
 
 def test_refuses_variables_of_another_network(trained: Trained) -> None:
@@ -238,7 +234,6 @@ def test_layerwise_options(trained: Trained) -> None:
         return rounding
 
     for starts in ((1.0,), (0.8, 1.0, 1.25)):
-        quantized(
-            trained, bits="ternary", method=measuring(LayerwiseFit(starts=starts, ridge=1e-9))
-        )
+        fit = LayerwiseFit(starts=starts, ridge=1e-9)
+        trained.quantized(bits="ternary", method=measuring(fit))
     assert errors["dense_0"][1] < errors["dense_0"][0] < 0

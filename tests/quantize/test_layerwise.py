@@ -157,34 +157,49 @@ def test_scale_grid_is_dyadic_and_fine() -> None:
     np.testing.assert_array_equal(grid.scale(*again), exact)
 
 
-@pytest.mark.parametrize(("low", "high"), [(-1, 1), (-2, 1), (-127, 127)])
-def test_squared_error_scales_beat_max_abs(low: int, high: int) -> None:
+@pytest.mark.parametrize(
+    ("low", "high", "within"), [(-1, 1, 1.001), (-2, 1, 1.001), (-8, 7, 1.001), (-127, 127, 1.05)]
+)
+def test_no_scale_has_a_smaller_squared_error(low: int, high: int, within: float) -> None:
     kernel = np.random.RandomState(0).laplace(0, 0.1, (300, 20))
     grid = ScaleGrid(0.5, 1000, 17, np.zeros(20))
 
     def loss(scale: np.ndarray) -> np.ndarray:
-        return np.square(round_to_levels(kernel / scale, low, high) * scale - kernel).sum(0)
+        return np.square(np.clip(np.rint(kernel / scale), low, high) * scale - kernel).sum(0)
 
-    widest = grid.nearest(max_abs_scale(kernel, low, high))
+    widest = max_abs_scale(kernel, low, high)
+    for scale, cut in ((1.001 * widest, False), (0.999 * widest, True)):  # the least that cuts none
+        outside = (kernel / scale > high) | (kernel / scale < low)
+        np.testing.assert_array_equal(outside.any(0), cut)
     found = squared_error_scale(kernel, low, high, grid)
-    assert np.all(loss(found) <= loss(widest))
-    assert loss(found).sum() < loss(widest).sum()
-    assert np.all(round_to_levels(kernel / widest * 0.99, -999, 999) >= low)
+    np.testing.assert_array_equal(grid.nearest(found), found)
+    every = [loss(grid.nearest(widest * share)) for share in np.linspace(0.02, 1.3, 1000)]
+    assert np.all(loss(found) <= within * np.min(every, axis=0))
+    assert loss(found).sum() < loss(grid.nearest(widest)).sum()
 
 
-def test_activation_scales() -> None:
-    values = np.random.RandomState(0).laplace(0, 1, 4000)
+@pytest.mark.parametrize("count", [1, 2])
+def test_no_activation_scale_has_a_smaller_error(count: int) -> None:
+    """Of one site with an outlier, and of two that share a scale: the mean errors add up."""
+    draw = np.random.RandomState(0)
+    signed, positive = np.append(draw.laplace(0, 1, 40_000), 40), draw.exponential(4, 500)
+    sites = [(signed, -7, 7), (positive, 0, 15)][:count]
+    ranges = [calibration._Range(x, float(np.abs(x).max()), *ends) for x, *ends in sites]
 
-    def best(values: np.ndarray, low: int, high: int, *, power_of_two: bool) -> float:
-        one = calibration._Range(values, float(np.abs(values).max()), low, high)
-        return calibration._best_scale([one], power_of_two=power_of_two)
+    def error(scale: float) -> float:
+        wrong = [np.clip(np.rint(x / scale), *ends) * scale - x for x, *ends in sites]
+        return sum(np.square(part).mean() for part in wrong)
 
-    fine = best(values, -7, 7, power_of_two=False)
-    assert fine * 7 < np.abs(values).max()
-    coarse = best(values, -7, 7, power_of_two=True)
-    assert np.log2(coarse) == np.rint(np.log2(coarse))
-    assert 0.4 < coarse / fine < 2.5
-    assert best(np.zeros(5), 0, 127, power_of_two=False) > 0
+    found = calibration._best_scale(ranges, power_of_two=False)
+    assert error(found) <= 1.01 * min(map(error, np.geomspace(0.01, 10, 1000)))
+    assert calibration._best_scale(ranges, power_of_two=True) == min(
+        2.0 ** np.arange(-20, 20), key=error
+    )
+
+
+def test_a_site_of_zeros_has_a_scale() -> None:
+    zeros = calibration._Range(np.zeros(5), 0.0, 0, 127)
+    assert calibration._best_scale([zeros], power_of_two=False) > 0
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 12])

@@ -9,7 +9,6 @@ import pytest
 import tiny
 
 import qevo
-from qevo import cli
 from qevo.errors import QevoError
 from qevo.run import folder as files
 from qevo.run.compressing import compress_file, decompress_file, inspect_file
@@ -69,9 +68,7 @@ def test_inspect_shows_every_layer(network: pathlib.Path, capsys: Capture) -> No
 
 
 def test_inspect_as_json(network: pathlib.Path, capsys: Capture) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["inspect", str(network), "--json"])
-    assert not ended.value.code
+    assert tiny.exit_code("inspect", network, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["bytes"] * found["ratio"] == pytest.approx(4 * found["parameters"])
     assert {layer["name"] for layer in found["layers"]} == {"dense_0", "dense_1", "logits"}
@@ -79,15 +76,11 @@ def test_inspect_as_json(network: pathlib.Path, capsys: Capture) -> None:
 
 def test_the_command_line(network: pathlib.Path, capsys: Capture) -> None:
     small, back = network.with_name("a.qevo"), network.with_name("b.safetensors")
-    for words in (["compress", network, "-o", small], ["decompress", small, "--output", back]):
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(word) for word in words])
-        assert not ended.value.code
+    assert tiny.exit_code("compress", network, "-o", small) == 0
+    assert tiny.exit_code("decompress", small, "--output", back) == 0
     assert back.read_bytes() == network.read_bytes()
     small.write_bytes(small.read_bytes()[:-9])
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["inspect", str(small)])
-    assert ended.value.code == 2
+    assert tiny.exit_code("inspect", small) == 2
     assert f"qevo: {small}: its digest is another" in capsys.readouterr().err
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 import pytest
+import tiny
 
-from qevo import cli
 from qevo.run import doctor
 from qevo.run.doctor import DoctorConfig, examine
 
@@ -23,9 +23,7 @@ def findings(capsys: Capture) -> list[dict[str, str]]:
 def test_a_sound_machine(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("QEVO_DATA_DIR", raising=False)
     monkeypatch.setenv("TFDS_DATA_DIR", "/nowhere")
-    with pytest.raises(SystemExit) as done:
-        cli.main(["doctor", "--json"])
-    assert done.value.code == 0
+    assert tiny.exit_code("doctor", "--json") == 0
     found = findings(capsys)
     assert {f["part"] for f in found} == {
         *("software", "devices", "arithmetic", "data", "extras", "cache")

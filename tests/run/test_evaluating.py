@@ -6,14 +6,11 @@ import shutil
 import numpy as np
 import pytest
 import tiny
-from networks import random_variables
+from networks import quantized, random_images
 
-from qevo import cli
 from qevo.data import load
 from qevo.errors import QevoError
 from qevo.nets import Autoencoder
-from qevo.quantize import quantize_network
-from qevo.quantize.rounding import round_max_abs
 from qevo.run import folder as files
 from qevo.run.evaluating import evaluate_file, print_plan
 
@@ -39,12 +36,10 @@ def test_evaluate_reprints_the_accuracy(
 def test_a_run_folder_stands_for_its_network(
     finished: pathlib.Path, tmp_path: pathlib.Path, capsys: Capture, command: str
 ) -> None:
-    output = ["-o", str(tmp_path / "out.qevo")] if command == "compress" else []
+    output = ["-o", tmp_path / "out.qevo"] if command == "compress" else []
     seen: list[str | bytes] = []
     for path in (finished, finished / files.NETWORK):
-        with pytest.raises(SystemExit) as done:
-            cli.main([command, str(path), *output])
-        assert done.value.code == 0
+        assert tiny.exit_code(command, path, *output) == 0
         said = capsys.readouterr().out
         assert "dense_0" in said or "out.qevo" in said
         seen.append((tmp_path / "out.qevo").read_bytes() if output else said)
@@ -68,10 +63,8 @@ def test_evaluate_takes_other_data(finished: pathlib.Path, tmp_path: pathlib.Pat
 def test_evaluate_says_how_well_images_are_reconstructed(
     tmp_path: pathlib.Path, capsys: Capture
 ) -> None:
-    shape, module = (16, 16, 1), Autoencoder(widths=(3, 4), code=2)
-    images = np.random.RandomState(0).randint(0, 256, (60, *shape)).astype(np.uint8)
-    variables = random_variables(module, shape)
-    network = quantize_network(module, variables, images, bits=4, method=round_max_abs)
+    images = random_images((16, 16, 1), 60)
+    network = quantized(Autoencoder(widths=(3, 4), code=2), images, bits=4)
     network.save(tmp_path / "network.safetensors")
     np.savez(tmp_path / "images.npz", images=images, labels=np.arange(60) % 3)
     path = str(tmp_path / "images.npz")

@@ -9,9 +9,9 @@ import shutil
 import time
 
 import pytest
+import tiny
 from rich.console import Console
 
-from qevo import cli
 from qevo.core.folder import METRICS
 from qevo.errors import QevoError
 from qevo.run import folder as files
@@ -75,9 +75,7 @@ def test_any_width(
 
 
 def test_json(runs: pathlib.Path, capsys: Capture) -> None:
-    with pytest.raises(SystemExit) as done:
-        cli.main(["runs", str(runs), "--json"])
-    assert done.value.code == 0
+    assert tiny.exit_code("runs", runs, "--json") == 0
     names = [run["name"] for run in json.loads(capsys.readouterr().out)]
     assert names == ["done", "broken", "halted", "going"]
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from support import records
 
 import qevo
 from qevo.algorithms import CoevolutionConfig
@@ -45,8 +46,7 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def logged(folder: pathlib.Path) -> list[int]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["generation"] for line in lines]
+    return [record["generation"] for record in records(folder)]
 
 
 def test_no_choice_sees_the_test_images(
@@ -120,14 +120,13 @@ class TestRunFolder:
 
     def test_metrics_hold_one_line_for_each_generation(self, finished: pathlib.Path) -> None:
         for stage, generations in (("1_constants", 10), ("2_weights", 20)):
-            text = (finished / stage / "metrics.jsonl").read_text()
-            records = [json.loads(line) for line in text.splitlines()]
-            assert [r["generation"] for r in records] == list(range(1, generations + 1))
-            assert all(isinstance(v, int) for record in records for v in record.values())
-            seen = [r for r in records if "validation" in r]
+            found = records(finished / stage)
+            assert logged(finished / stage) == list(range(1, generations + 1))
+            assert all(isinstance(v, int) for record in found for v in record.values())
+            seen = [r for r in found if "validation" in r]
             assert [r["generation"] for r in seen] == list(range(5, generations + 1, 5))
             assert all(0 <= r["validation_errors"] <= 90 for r in seen)
-            accepted = [r["accepted"] for r in records]
+            accepted = [r["accepted"] for r in found]
             assert accepted == sorted(accepted, reverse=True)
             assert accepted[-1] < accepted[0]  # both stages found something
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from support import records
 
 import qevo
 from qevo import cli
@@ -37,6 +38,7 @@ class Number(NamedTuple):
     place: str
     value: str
     text: str
+    unit: str  # the title of its column, or what follows it
 
 
 class Page(html.parser.HTMLParser):
@@ -49,6 +51,8 @@ class Page(html.parser.HTMLParser):
         self.words: list[str] = []
         self.numbers: list[Number] = []
         self.loose: list[str] = []  # digits in a cell for numbers, but outside of <data>
+        self.titles: list[str] = []  # of the columns of this table
+        self.column = 0
         self.feed(source)
         self.close()
         assert self.open == []
@@ -57,8 +61,18 @@ class Page(html.parser.HTMLParser):
     def text(self) -> str:
         return " ".join("".join(self.words).split())
 
+    def within(self, *tags: str) -> bool:
+        return any(tag in tags for tag, _ in self.open)
+
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self.tags.add(tag)
+        if tag == "table":
+            self.titles = []
+        elif tag == "tr":
+            self.column = -1
+        elif tag in ("th", "td"):
+            self.column += 1
+            self.titles += [""] if self.within("thead") else []
         if tag not in VOID:
             self.open.append((tag, dict(attrs)))
 
@@ -66,6 +80,9 @@ class Page(html.parser.HTMLParser):
         assert self.open.pop()[0] == tag
 
     def handle_data(self, data: str) -> None:
+        follows = bool(self.numbers) and self.words[-1] == self.numbers[-1].text
+        if follows and not self.numbers[-1].unit:
+            self.numbers[-1] = self.numbers[-1]._replace(unit=data)
         self.words.append(data)
         if not self.open:
             return
@@ -74,7 +91,10 @@ class Page(html.parser.HTMLParser):
             place, value = attributes["data-at"], attributes["value"]
             assert place
             assert value
-            self.numbers.append(Number(place, value, data))
+            unit = self.titles[self.column] if self.within("td") else ""
+            self.numbers.append(Number(place, value, data, unit))
+        elif tag == "th" and self.within("thead"):
+            self.titles[-1] += data
         elif tag == "td" and attributes.get("class") == "number" and re.search(r"\d", data):
             self.loose.append(data)
 
@@ -113,8 +133,8 @@ def test_every_number_is_that_of_the_json(written: Written) -> None:
         known = value_at(written.facts, number.place)
         assert repr(known) == number.value
         shown, digits = float(number.text.replace(",", "")), number.text.partition(".")[2]
-        scale = min((1, 100, 1000), key=lambda factor: abs(factor * known - shown))
-        assert abs(scale * known - shown) <= 0.5 * 10.0 ** -len(digits) + 1e-9
+        scale = 100 if "%" in number.unit else 1000 if "mnat" in number.unit else 1
+        assert abs(scale * known - shown) <= 0.5 * 10.0 ** -len(digits) + 1e-9, number
 
 
 def test_the_numbers_are_those_of_the_run(written: Written, finished: pathlib.Path) -> None:
@@ -133,7 +153,7 @@ def test_the_numbers_are_those_of_the_run(written: Written, finished: pathlib.Pa
         assert layer["changed"] == np.mean(weights != np.asarray(start.weights[layer["name"]]))
         assert 0.5 < layer["confidence"] <= 1
     coded = finished.parent / "coded.qevo"
-    cli_ended("compress", finished / files.NETWORK, "-o", coded)
+    assert tiny.exit_code("compress", finished / files.NETWORK, "-o", coded) == 0
     # The run's own .qevo also holds what it was measured at.
     assert 0 <= coded.stat().st_size - run["size"]["file"] < 120
 
@@ -146,7 +166,7 @@ def test_the_curve_is_that_of_the_logs(written: Written, finished: pathlib.Path)
     spent = sum(result["seconds"][stage] for stage in ("1_constants", "2_weights"))
     assert curve["seconds"][-1] == pytest.approx(spent)
     assert curve["stages"][-1]["evaluations"] == result["evaluations"]
-    last = json.loads((finished / "2_weights" / "metrics.jsonl").read_text().splitlines()[-1])
+    last = records(finished / "2_weights")[-1]
     right = run["images"]["validation"] - last["validation_errors"]
     assert curve["accuracy"][-1] == pytest.approx(right / run["images"]["validation"])
 
@@ -260,7 +280,8 @@ def test_several_runs_side_by_side(finished: pathlib.Path, tmp_path: pathlib.Pat
     result["accuracy"]["evolved"]["test"] = before - 0.02
     files.write_json(tmp_path / "other" / files.RESULT, result)
     output = tmp_path / "both.html"
-    cli_ended("report", finished, tmp_path / "other", "-o", output, "--examples", 0)
+    words = ("report", finished, tmp_path / "other", "-o", output, "--examples", 0)
+    assert tiny.exit_code(*words) == 0
     facts = json.loads(output.with_suffix(".json").read_text())
     page = Page(output.read_text(encoding="utf-8"))
     assert [run["name"] for run in facts["runs"]] == ["tiny", "other"]
@@ -268,9 +289,10 @@ def test_several_runs_side_by_side(finished: pathlib.Path, tmp_path: pathlib.Pat
     spread = group["accuracy"]["evolved"]["test"]
     assert spread["mean"] == pytest.approx(before - 0.01)
     assert spread["deviation"] == pytest.approx(0.02 / 2**0.5)
-    shown = {number.place for number in page.numbers}
-    assert {f"runs/{i}/accuracy/evolved/test" for i in (0, 1)} <= shown
-    assert "spreads/0/accuracy/evolved/test/mean" in shown
+    shown = {number.place: number.text for number in page.numbers}
+    for i, test in enumerate((before, before - 0.02)):
+        assert shown[f"runs/{i}/accuracy/evolved/test"] == f"{100 * test:.2f}"
+    assert shown["spreads/0/accuracy/evolved/test/mean"] == f"{100 * spread['mean']:.2f}"
     assert "<img" not in output.read_text(encoding="utf-8")
 
 
@@ -327,9 +349,3 @@ def said(config: Any) -> Any:
     program, *words = shlex.split(command_line(config))
     assert program == "qevo"
     return cli.parse(words)
-
-
-def cli_ended(*words: object) -> None:
-    with pytest.raises(SystemExit) as done:
-        cli.main([str(word) for word in words])
-    assert done.value.code == 0

@@ -71,10 +71,8 @@ def test_a_sweep_is_stopped_goes_on_and_is_done(
 
     words = ["train", *tiny.words(settings), "--seeds", "0", "1"]
 
-    def call(*more: str) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as ended:
-            cli.main([*words, *more])
-        return int(ended.value.code or 0), capsys.readouterr().out
+    def call() -> tuple[int, str]:
+        return tiny.exit_code(*words), capsys.readouterr().out
 
     before = tiny.contents(settings.runs / "tiny-0")
     with monkeypatch.context() as patch:
@@ -179,9 +177,7 @@ class TestRefused:
         self, ran: list[TrainConfig], settings: TrainConfig, capsys: Capture
     ) -> None:
         for words in (["--seeds"], ["--seeds", "1", "2", "--seed", "3"]):
-            with pytest.raises(SystemExit) as ended:
-                cli.main(["train", "--runs", str(settings.runs), *words])
-            assert ended.value.code == 2
+            assert tiny.exit_code("train", "--runs", settings.runs, *words) == 2
         errors = capsys.readouterr().err
         assert "--seeds needs at least one seed" in errors
         assert "--seed 3 is for one run: give either --seed or --seeds" in errors

@@ -7,8 +7,8 @@ import itertools
 import pathlib
 
 import pytest
+import tiny
 
-from qevo.cli import main
 from qevo.errors import QevoError
 from qevo.run.solving import SolveConfig, solve_file
 
@@ -115,7 +115,6 @@ def test_what_cannot_be_solved_is_said(tmp_path: pathlib.Path) -> None:
 def test_the_command(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ring.mc").write_text(RING)
-    with pytest.raises(SystemExit) as stopped:
-        main(["solve", "ring.mc", "--best-known", "4", "--chains", "2", "--seconds", "5"])
-    assert stopped.value.code == 0
+    words = "solve ring.mc --best-known 4 --chains 2 --seconds 5"
+    assert tiny.exit_code(*words.split()) == 0
     assert (tmp_path / "ring.mc.solution").exists()

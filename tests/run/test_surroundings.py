@@ -20,7 +20,6 @@ import pytest
 import support
 import tiny
 
-from qevo.cli import main
 from qevo.core import progress
 from qevo.run import TrainConfig
 from qevo.run import folder as files
@@ -73,9 +72,7 @@ def disk(tmp_path: pathlib.Path) -> Iterator[Disk]:
 
 def fails(arguments: list[object], capsys: Capture) -> str:
     """The one line that a command says before it ends with 2."""
-    with pytest.raises(SystemExit) as ended:
-        main(list(map(str, arguments)))
-    assert ended.value.code == 2
+    assert tiny.exit_code(*arguments) == 2
     said = capsys.readouterr().err.splitlines()
     told = [line for line in said if line.startswith("qevo: ")]
     assert len(told) == 1
@@ -145,17 +142,14 @@ class TestFullDisk:
             if path.suffix == ".safetensors":
                 assert files.load_arrays(path)  # raises where it is not whole
         disk.remount("size=8m")
-        with pytest.raises(SystemExit) as ended:
-            main(["train", *tiny.words(settings), "--resume"])
-        assert ended.value.code == 0
+        assert tiny.exit_code("train", *tiny.words(settings), "--resume") == 0
         assert same_network(settings.folder, finished)
 
     def test_an_exported_file_stays_whole(
         self, run: pathlib.Path, disk: Disk, capsys: Capture
     ) -> None:
         command = ["export", run, "--to", "safetensors", "--no-check"]
-        with pytest.raises(SystemExit):
-            main(list(map(str, command)))
+        assert tiny.exit_code(*command) == 0
         output = run / "network.packed.safetensors"
         whole = output.read_bytes()
         disk.fill()
@@ -204,9 +198,7 @@ class TestReadOnlyFolder:
         told = fails(command, capsys)
         output = run / "network.packed.safetensors"
         assert told == f"qevo: {output}: Read-only file system; {ELSEWHERE}"
-        with pytest.raises(SystemExit) as ended:
-            main([*map(str, command), "--output", str(tmp_path / "mine")])
-        assert ended.value.code == 0
+        assert tiny.exit_code(*command, "--output", tmp_path / "mine") == 0
         assert (tmp_path / "mine").exists()
         told = fails(["report", run, "--examples", 0], capsys)
         assert told == f"qevo: {run / 'report.html'}: Read-only file system; {ELSEWHERE}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import shutil
 import struct
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 import tiny
-from support import noisy_search, walk
+from support import noisy_search, records, walk
 from tensorboardX.proto.event_pb2 import Event
 
 from qevo import cli
@@ -61,15 +60,10 @@ def scalars(folder: pathlib.Path) -> list[dict[str, int]]:
     assert max(Counter((step, tag) for step, tag, _ in values).values()) == 1
     steps = list(dict.fromkeys(step for step, _, _ in values))
     assert steps == sorted(steps)
-    records: dict[int, dict[str, int]] = {step: {"generation": step} for step in steps}
+    found: dict[int, dict[str, int]] = {step: {"generation": step} for step in steps}
     for step, tag, value in values:
-        records[step][tag] = int(value)
-    return list(records.values())
-
-
-def logged(folder: pathlib.Path) -> list[dict[str, int]]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+        found[step][tag] = int(value)
+    return list(found.values())
 
 
 class TestToTracker:
@@ -119,7 +113,7 @@ class TestTensorBoard:
         """Validation too, which only some generations look at."""
         with TensorBoard(tmp_path) as board:
             noisy_search(tmp_path, callback=board)
-        assert scalars(tmp_path) == logged(tmp_path)
+        assert scalars(tmp_path) == records(tmp_path)
         assert sum("validation" in record for record in scalars(tmp_path)) == 90 // 4
 
     def test_every_step_is_there_once_after_a_kill(self, tmp_path: pathlib.Path) -> None:
@@ -149,7 +143,7 @@ class TestTensorBoard:
         theirs = tmp_path / "events.out.tfevents.1.theirs"
         assert theirs.read_text() == "precious"
         theirs.unlink()
-        assert scalars(tmp_path) == logged(tmp_path) == walk().metrics
+        assert scalars(tmp_path) == records(tmp_path) == walk().metrics
 
     def test_an_open_tensorboard_forgets_the_file_before(self, tmp_path: pathlib.Path) -> None:
         """By the mark of a restart, ahead of the first step."""
@@ -163,7 +157,7 @@ class TestTensorBoard:
         walk(folder=tmp_path)
         with TensorBoard(tmp_path) as board:
             walk(callback=board, folder=tmp_path, resume=True)
-        assert scalars(tmp_path) == logged(tmp_path)
+        assert scalars(tmp_path) == records(tmp_path)
 
     def test_nothing_is_written_of_nothing(self, tmp_path: pathlib.Path) -> None:
         with TensorBoard(tmp_path / "new"):
@@ -210,10 +204,10 @@ class TestRuns:
 
         before, expected = 0, []
         for stage, generations in STAGES.items():
-            records = logged(settings.folder / stage)
-            assert records == logged(finished / stage)
-            assert scalars(settings.folder / stage) == records
-            for record in records:
+            found = records(settings.folder / stage)
+            assert found == records(finished / stage)
+            assert scalars(settings.folder / stage) == found
+            for record in found:
                 named = {f"{stage}/{k}": v for k, v in record.items() if k != "generation"}
                 expected.append({"generation": before + record["generation"]} | named)
             before += generations
@@ -228,7 +222,7 @@ class TestRuns:
         command: Any = cli.parse(words)
         run_pipeline(command.run)
         for stage in STAGES:
-            assert scalars(tmp_path / name / stage) == logged(finished / stage)
+            assert scalars(tmp_path / name / stage) == records(finished / stage)
         assert (
             tiny.contents(tmp_path / name)[files.NETWORK] == tiny.contents(finished)[files.NETWORK]
         )

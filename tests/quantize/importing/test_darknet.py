@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from detectors import CFG, detector
-from networks import random_variables
+from networks import random_images, random_variables
 
 from qevo.algorithms.least_squares import ColumnSearch
 from qevo.detection import Placement
@@ -36,10 +36,6 @@ from qevo.quantize.sensitivity import bits_costs, layer_costs
 from qevo.quantize.variables import variable_shapes
 
 SHAPE = (16, 16, 3)
-
-
-def images(count: int = 12) -> np.ndarray:
-    return np.random.RandomState(3).randint(0, 256, (count, *SHAPE)).astype(np.uint8)
 
 
 def test_architecture(tmp_path: pathlib.Path) -> None:
@@ -144,7 +140,7 @@ def test_other_refusals(tmp_path: pathlib.Path) -> None:
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> FloatTeacher:
     made = detector(tmp_path_factory.mktemp("darknet"))
-    return FloatTeacher(made.module, random_variables(made.module, SHAPE), images())
+    return FloatTeacher(made.module, random_variables(made.module, SHAPE), random_images(SHAPE))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +166,8 @@ def test_integer_maps_follow_the_float_ones(
     assert np.mean((found - teacher.outputs) ** 2) < 0.01 * np.var(teacher.outputs)
     network.save(tmp_path / "net.safetensors")
     np.testing.assert_array_equal(
-        load_safetensors(tmp_path / "net.safetensors")(images(3)), network(images(3))
+        load_safetensors(tmp_path / "net.safetensors")(random_images(SHAPE, 3)),
+        network(random_images(SHAPE, 3)),
     )
 
 

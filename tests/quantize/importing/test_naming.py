@@ -117,7 +117,7 @@ def variables() -> Any:
 
 def test_is_the_network_of_torch(arrays: Arrays) -> None:
     variables = fit_arrays(arrays, NET, IMAGE)
-    images = np.random.RandomState(1).randint(0, 256, (8, *IMAGE)).astype(np.uint8)
+    images = networks.random_images(IMAGE, 8)
     expected = torch_logits(arrays, images)
     np.testing.assert_allclose(float_logits(NET, variables, images), expected, atol=1e-4)
     for value in flat(variables).values():
@@ -348,7 +348,7 @@ def test_a_torch_module() -> None:
         torch.nn.Linear(84, 10),
     )
     arrays = {name: value.numpy() for name, value in net.state_dict().items()}
-    images = np.random.RandomState(0).randint(0, 256, (4, 28, 28, 1)).astype(np.uint8)
+    images = networks.random_images((28, 28, 1), 4)
     with torch.no_grad():
         expected = net(torch.tensor(images.transpose(0, 3, 1, 2) / 255, dtype=torch.float32))
     found = float_logits(LeNet5(), fit_arrays(arrays, LeNet5(), (28, 28, 1)), images)

@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import tiny
 from flax import linen as nn
+from networks import random_images
 from onnx import TensorProto, helper, numpy_helper
 
 from qevo.errors import QevoError
@@ -205,7 +206,7 @@ def folded_model() -> onnx.ModelProto:
 @pytest.mark.parametrize("names", [["conv=first", "fc=logits"], "in order"])
 def test_is_the_network_that_onnxruntime_runs(names: Any, path: pathlib.Path) -> None:
     path.write_bytes(folded_model().SerializeToString())
-    images = np.random.RandomState(1).randint(0, 256, (8, *IMAGE)).astype(np.uint8)
+    images = random_images(IMAGE, 8)
     variables = fit_arrays(read_arrays(path), Folded(), IMAGE, names)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     pixels = images.transpose(0, 3, 1, 2).astype(np.float32) / 255

@@ -14,7 +14,7 @@ from flax import linen as nn
 from flax import nnx
 from flax.traverse_util import flatten_dict
 from jax import lax
-from networks import random_variables
+from networks import quantized, random_images, random_variables
 
 from qevo.errors import QevoError
 from qevo.nets import (
@@ -22,20 +22,14 @@ from qevo.nets import (
     UNIT_RANGE,
     LeNet5,
     PixelScaling,
-    QuantizedNetwork,
     ResNet,
     load_safetensors,
 )
-from qevo.quantize import float_logits, quantize_network, trace
-from qevo.quantize.rounding import round_max_abs
+from qevo.quantize import float_logits, trace
 
 SHAPE = (8, 8, 3)
 NORMALIZED = PixelScaling.normalized((0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 Function = Callable[[Any, Any], Any]
-
-
-def images_of(shape: tuple[int, ...] = SHAPE, count: int = 12) -> np.ndarray:
-    return np.random.RandomState(3).randint(0, 256, (count, *shape)).astype(np.uint8)
 
 
 def arrays_of(**shapes: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -54,10 +48,6 @@ def calls(module: Any) -> list[str]:
         relu = ["relu"] if ("activation", "relu") in options else []
         found.append(" ".join([operation, *filter(None, [name]), *relu]))
     return found
-
-
-def quantized(module: Any, variables: Any, images: np.ndarray, bits: Any = 8) -> QuantizedNetwork:
-    return quantize_network(module, variables, images, bits=bits, method=round_max_abs)
 
 
 class Plain(nn.Module):
@@ -101,8 +91,8 @@ def test_batch_norm_goes_into_layers(plain: Any) -> None:
 
 def test_becomes_an_integer_network(plain: Any, tmp_path: pathlib.Path) -> None:
     module, variables = trace(Plain(), plain, SHAPE, scaling=NORMALIZED)
-    images = images_of()
-    network = quantized(module, variables, images, {"*": 8, "Dense_*": 4})
+    images = random_images(SHAPE)
+    network = quantized(module, images, variables, bits={"*": 8, "Dense_*": 4})
     real = np.asarray(Plain().apply(plain, NORMALIZED(jnp.asarray(images))))
     np.testing.assert_allclose(float_logits(module, variables, images), real, rtol=0, atol=1e-3)
     spread = np.ptp(real)
@@ -132,10 +122,10 @@ def test_equals_the_architecture_written_by_hand() -> None:
     native = LeNet5(channels=(4, 5), hidden=(11,), classes=6)
     given = random_variables(native, shape)
     module, variables = trace(PlainLeNet5(), given, shape)
-    images = images_of(shape)
+    images = random_images(shape)
     jax.tree.map(np.testing.assert_array_equal, variables, given)
-    expected = quantized(native, given, images)
-    found = quantized(module, variables, images)
+    expected = quantized(native, images, given, bits=8)
+    found = quantized(module, images, variables, bits=8)
     assert found.scales == expected.scales
     jax.tree.map(np.testing.assert_array_equal, found.weights, expected.weights)
     jax.tree.map(np.testing.assert_array_equal, found.constants, expected.constants)
@@ -172,9 +162,9 @@ def test_residual_network() -> None:
     native = ResNet(widths=(4, 6), classes=5)
     given = random_variables(native, SHAPE)
     module, variables = trace(plain_resnet, given, SHAPE)
-    images = images_of()
-    expected = quantized(native, given, images)
-    found = quantized(module, variables, images)
+    images = random_images(SHAPE)
+    expected = quantized(native, images, given, bits=8)
+    found = quantized(module, images, variables, bits=8)
     assert set(found.layers) == set(expected.layers)
     assert set(found.ranges) - set(expected.ranges) == {"add_0", "add_1", "pool_0"}
     for name, weights in found.weights.items():  # folded in float32 here, in float64 there
@@ -280,7 +270,7 @@ def test_layers_of_many_shapes() -> None:
         "logits kernel_",
     ]
     assert module.numerics.scaling == RAW_PIXELS  # type: ignore[attr-defined]
-    quantized(module, variables, images_of())
+    quantized(module, SHAPE, variables, bits=8)
 
     def pooled(a: Any, x: Any) -> Any:
         x = nn.relu(x.astype(jnp.float32) @ a["a"]).mean((1, 2), keepdims=True)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from jax import lax
+from networks import random_images
 
 from qevo import nets
 from qevo.data import load
@@ -19,6 +20,7 @@ from qevo.quantize import float_logits, load_resnet_cifar, quantize_network
 from qevo.quantize.rounding import round_max_abs
 
 Arrays = dict[str, np.ndarray]
+SHAPE = (32, 32, 3)
 
 
 def published(depth: int) -> pathlib.Path:
@@ -80,10 +82,6 @@ def torch_logits(arrays: Arrays, images: np.ndarray) -> np.ndarray:
     return x.mean((2, 3)) @ arrays["linear.weight"].T + arrays["linear.bias"]
 
 
-def photos(count: int) -> np.ndarray:
-    return np.random.RandomState(0).randint(0, 256, (count, 32, 32, 3)).astype(np.uint8)
-
-
 @pytest.fixture
 def arrays() -> Arrays:
     return random_arrays(3)
@@ -95,10 +93,10 @@ def test_is_the_network_of_the_torch_names(blocks: int, made: Any, tmp_path: pat
     np.savez(tmp_path / "weights.npz", **arrays, **{"bn1.num_batches_tracked": np.asarray(7)})
     module, variables = load_resnet_cifar(tmp_path / "weights.npz")
     assert module == made(Float(scaling=IMAGENET_PIXELS))
-    wanted = jax.eval_shape(module.init, jax.random.key(0), photos(1))
+    wanted = jax.eval_shape(module.init, jax.random.key(0), random_images(SHAPE, 1))
     assert jax.tree.map(lambda a: a.shape, variables) == jax.tree.map(lambda a: a.shape, wanted)
-    expected = torch_logits(arrays, photos(4))
-    found = float_logits(module, variables, photos(4))
+    expected = torch_logits(arrays, random_images(SHAPE, 4))
+    found = float_logits(module, variables, random_images(SHAPE, 4))
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
