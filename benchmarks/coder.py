@@ -11,12 +11,9 @@ their shapes are real.
 from __future__ import annotations
 
 import dataclasses
-import json
 import lzma
 import math
 import pathlib
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -24,12 +21,12 @@ from typing import Any
 import numpy as np
 import tyro
 import zstandard
+from processes import in_a_process, peak_bytes
+from record import record_of, write_record
 from rich.console import Console
 from rich.table import Table
 
 from qevo.compress.coder import decode_layer, encode_layer
-from qevo.run.folder import write_json
-from qevo.run.provenance import origin
 
 ZEROS = (0.0, 0.5, 0.9, 0.95, 0.98)
 SHAPE = 3, 3, 512, 1024
@@ -46,15 +43,10 @@ class Config:
     """Divides the channels of every shape, for a quick look."""
     output: pathlib.Path | None = None
     """JSON file to write."""
-    only_yolo: bool = False
-    """For the process that the memory is measured of."""
 
 
 def main(config: Config) -> None:
     """Measure, print tables, write JSON."""
-    if config.only_yolo:
-        print(json.dumps(yolo(config)))
-        return
     rows = [layer(zeros, spread, config.shrink) for zeros in ZEROS for spread in (0.0, 0.5)]
     table = Table(title=f"one layer of {math.prod(SHAPE) // config.shrink**2:,} weights", box=None)
     for column in rows[0]:
@@ -63,22 +55,12 @@ def main(config: Config) -> None:
         table.add_row(*map(_short, row.values()))
     console = Console()
     console.print(table)
-    words = [f"--zeros={config.zeros}", f"--shrink={config.shrink}", "--only-yolo"]
-    done = subprocess.run(
-        [sys.executable, __file__, *words], check=True, capture_output=True, text=True
-    )
-    whole = json.loads(done.stdout)
+    whole = in_a_process(yolo, config.zeros, config.shrink)
     console.print("weights in the shapes of YOLOv3:", whole)
     if config.output:
-        record = {
-            "command": "python benchmarks/coder.py",
-            "layers": rows,
-            "yolov3": whole,
-            "zstandard": zstandard.__version__,
-            **origin(),
-        }
-        config.output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(config.output, record)
+        found = {"layers": rows, "yolov3": whole}
+        record = record_of(__file__, config, found, packages=("zstandard",))
+        write_record(config.output, record)
 
 
 def weights(shape: tuple[int, ...], zeros: float, spread: float, seed: int) -> np.ndarray:
@@ -138,13 +120,13 @@ def packed(kernel: np.ndarray) -> list[bytes]:
     return found
 
 
-def yolo(config: Config) -> dict[str, Any]:
+def yolo(zeros: float, shrink: int) -> dict[str, Any]:
     """All layers in turn, coded and decoded; only the coded bytes of all are kept."""
     encoding = decoding = 0.0
     count = size = 0
-    before = _peak()
-    for place, shape in enumerate(yolov3_shapes(config.shrink)):
-        kernel = weights(shape, config.zeros, 0.5, place)
+    before = peak_bytes()
+    for place, shape in enumerate(yolov3_shapes(shrink)):
+        kernel = weights(shape, zeros, 0.5, place)
         began = time.process_time()
         data = encode_layer(kernel).data
         middle = time.process_time()
@@ -159,7 +141,7 @@ def yolo(config: Config) -> dict[str, Any]:
         "times_smaller_than_float32": 4 * count / size,
         "encode_seconds": encoding,
         "decode_seconds": decoding,
-        "peak_bytes": _peak(),
+        "peak_bytes": peak_bytes(),
         "bytes_before": before,
     }
 
@@ -189,15 +171,6 @@ def yolov3_shapes(shrink: int = 1) -> Iterator[tuple[int, int, int, int]]:
 
 def _short(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value / 1000:,.1f} k"
-
-
-def _peak() -> int | None:
-    """The most memory of this process so far, bytes; ``None`` where Linux does not say."""
-    status = pathlib.Path("/proc/self/status")  # ru_maxrss would begin with the parent's
-    if not status.exists():
-        return None
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return 1024 * int(line.split()[1])
 
 
 if __name__ == "__main__":

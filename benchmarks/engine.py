@@ -31,9 +31,11 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from engine_report import draw, table
-from engine_scale import GROUP, in_a_process
+from engine_scale import GROUP, on_devices
 from flax import linen as nn
 from generation import ternary_network
+from peers import PACKAGES
+from record import record_of, write_record
 from rich.console import Console
 
 from qevo.algorithms import Coevolution, CoevolutionConfig
@@ -43,8 +45,6 @@ from qevo.nets.network import QuantizedNetwork, forward
 from qevo.nets.plan import Plan
 from qevo.nets.planning import plan
 from qevo.problems import NetworkProblem
-from qevo.run.folder import write_json
-from qevo.run.provenance import origin
 
 BATCH = {"lenet_300_100": 1024, "lenet_5": 256, "resnet_20": 64}  # images per candidate
 NEVER = 1 << 30
@@ -76,25 +76,23 @@ class Config:
 def main(config: Config) -> None:
     """Measure, print tables, write JSON and a plot."""
     console = Console(width=150)
-    result: dict[str, Any] = {
-        "command": "make bench-engine",
+    found: dict[str, Any] = {
         "peak": {name: matmul_peak(name) for name in ("int8", "float32")},
         "networks": [],
     }
     for name in config.networks:
         with console.status(name):
-            result["networks"].append(measure(name, config))
-        console.print(table(result["networks"][-1], result["peak"]))
+            found["networks"].append(measure(name, config))
+        console.print(table(found["networks"][-1], found["peak"]))
     if config.growth:
-        result["growth"] = growth()
-        result["genes"] = in_a_process("genes")
-        result["sharding"] = {n: in_a_process("sharding", n) for n in (1, 2, 4, 8)}
-        console.print_json(json.dumps({k: result[k] for k in ("growth", "genes", "sharding")}))
-    result |= origin()
+        found["growth"] = growth()
+        found["genes"] = on_devices(1, "genes")
+        found["sharding"] = {n: on_devices(n, "sharding") for n in (1, 2, 4, 8)}
+        console.print_json(json.dumps({k: found[k] for k in ("growth", "genes", "sharding")}))
     if config.output:
-        config.output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(config.output, result)
-        draw(config.output.with_suffix(".png"), result)
+        packages = PACKAGES if config.peers else ()
+        write_record(config.output, record_of(__file__, config, found, packages=packages))
+        draw(config.output.with_suffix(".png"), found["networks"])
 
 
 def measure(name: str, config: Config) -> dict[str, Any]:

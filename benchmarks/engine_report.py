@@ -43,9 +43,8 @@ def table(row: dict[str, Any], peak: dict[str, float]) -> Table:
     return found
 
 
-def draw(path: pathlib.Path, result: dict[str, Any]) -> None:
+def draw(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     """Share of pure inference over the population, one panel per network."""
-    rows = result["networks"]
     figure = Figure(figsize=(4 * len(rows), 3.4), layout="constrained")
     for axes, row in zip(np.ravel(figure.subplots(1, len(rows))), rows, strict=True):
         for grouping, marker in (("block", "o"), ("free", "s")):

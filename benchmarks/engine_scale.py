@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import resource
 import subprocess
 import sys
 import time
@@ -22,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from generation import ternary_network
+from processes import peak_bytes, with_devices
 
 from qevo.algorithms import Coevolution, CoevolutionConfig
 from qevo.core.evolve import evolve
@@ -36,7 +35,7 @@ GROUP = 500
 def genes_of_60_million() -> dict[str, Any]:
     """Propose and update 4096 candidates of 60 million genes; their scores are drawn."""
     population, genes = 4096, 60_000_000
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = peak_bytes()
     space = Space.integers(genes, -1, 1, dtype=np.int8)
     algorithm = Coevolution(space, CoevolutionConfig(population=population, group=5000))
 
@@ -54,12 +53,12 @@ def genes_of_60_million() -> dict[str, Any]:
     for turn in range(3):
         state = call(state, jax.random.key(turn))
     jax.block_until_ready(state)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    seconds = (time.perf_counter() - began) / 3
     return {
         "genes": genes,
         "population": population,
-        "seconds_per_generation": (time.perf_counter() - began) / 3,
-        "peak_bytes": peak,
+        "seconds_per_generation": seconds,
+        "peak_bytes": peak_bytes(),
         "of_which_before": before,
     }
 
@@ -79,11 +78,10 @@ def sharded() -> dict[str, Any]:
     }
 
 
-def in_a_process(part: Part, devices: int = 1) -> dict[str, Any]:
+def on_devices(count: int, part: Part) -> dict[str, Any]:
     """Measure a part on so many devices that are forced on the host."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, __file__, part]
+    environment = with_devices(count)
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from record import record_of, write_record
 from rich.console import Console
 from rich.table import Table
 
@@ -28,8 +29,6 @@ from qevo.nets.network import QuantizedNetwork, forward
 from qevo.nets.registry import architecture
 from qevo.problems import NetworkProblem
 from qevo.quantize import quantize_network
-from qevo.run.folder import write_json
-from qevo.run.provenance import origin
 
 SHAPES = {
     "lenet_300_100": (28, 28, 1),
@@ -79,15 +78,7 @@ def main(config: Config) -> None:
             )
     Console(width=160).print(table)
     if config.output:
-        result = {
-            "command": "python benchmarks/generation.py",
-            "population": config.population,
-            "batch": config.batch,
-            "networks": rows,
-            **origin(),
-        }
-        config.output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(config.output, result)
+        write_record(config.output, record_of(__file__, config, {"networks": rows}))
 
 
 def measure(name: str, config: Config) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
+from record import record_of, write_record
 from rich.console import Console
 from rich.table import Table
 
@@ -32,9 +33,7 @@ from qevo.problems import NetworkProblem
 from qevo.quantize import accuracy
 from qevo.quantize.training import TrainingConfig
 from qevo.run import TrainConfig
-from qevo.run.folder import write_json
 from qevo.run.preparation import prepare
-from qevo.run.provenance import origin
 
 SEARCHES = {
     "free": CoevolutionConfig(grouping="entropy", group=5000, rate=0.5, margin=0.002),
@@ -81,16 +80,16 @@ def main(config: Config) -> None:
             )
     Console(width=120).print(table)
     if config.output:
-        result = {
-            "command": "python benchmarks/grouping.py",
-            "settings": dataclasses.asdict(config) | {"output": None},
-            "searches": {name: dataclasses.asdict(search) for name, search in SEARCHES.items()},
-            "rows": rows,
-            **origin(),
-        }
-        config.output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(config.output, result)
+        ran = {name: dataclasses.asdict(search) for name, search in searches(config).items()}
+        found = {"searches": ran, "rows": rows}
+        write_record(config.output, record_of(__file__, config, found))
         draw(config.output.with_suffix(".png"), rows)
+
+
+def searches(config: Config) -> dict[str, CoevolutionConfig]:
+    """`SEARCHES` with their schedules."""
+    pairs = zip(SEARCHES.items(), config.schedule, strict=True)
+    return {name: dataclasses.replace(search, schedule=s) for (name, search), s in pairs}
 
 
 def compare(name: str, batch: int, config: Config) -> list[dict[str, Any]]:
@@ -123,8 +122,8 @@ def compare(name: str, batch: int, config: Config) -> list[dict[str, Any]]:
     )
     nats = 1024 * len(data.validation)
     rows = []
-    for (grouping, search), schedule in zip(SEARCHES.items(), config.schedule, strict=True):
-        algorithm = Coevolution(problem.space, dataclasses.replace(search, schedule=schedule))
+    for grouping, search in searches(config).items():
+        algorithm = Coevolution(problem.space, search)
         carry = first_carry(algorithm, problem, jax.random.key(0))
         clock = Clock(nats, [(0.0, int(carry.archive.fitness) / nats)])
         result = evolve(

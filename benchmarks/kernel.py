@@ -14,8 +14,6 @@ Each part can be run alone; what it finds replaces that part of the JSON file an
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import importlib.util
 import json
 import os
 import pathlib
@@ -27,16 +25,12 @@ import kernel_quality
 import kernel_scale
 import kernel_throughput
 import tyro
+from kernel_peers import PEERS
 from kernel_tasks import TASKS
+from record import record_of, write_record
 from rich.console import Console
 
-from qevo.run.command import flags
-from qevo.run.folder import write_json
-from qevo.run.provenance import origin
-
 Part = Literal["throughput", "quality", "scale"]
-
-PEERS = ("deap", "nevergrad")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,19 +98,14 @@ def main(config: Config) -> None:
 
 def keep(path: pathlib.Path, part: Part, found: dict[str, Any], config: Config) -> None:
     """Replace one part of a JSON file; the others keep their own settings and versions."""
-    settings = {k: v for k, v in dataclasses.asdict(config).items() if k != "output"}
-    installed = [name for name in PEERS if importlib.util.find_spec(name)]
-    peers = {name: importlib.metadata.version(name) for name in installed} if config.peers else {}
-    words = " ".join(flags(config, leave_out=("output",)))
-    about = {"command": f"python benchmarks/kernel.py {words}", "settings": settings}
-    result = found_in(path) | {part: found | about | origin(others=peers)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, result)
+    record = record_of(__file__, config, found, packages=PEERS if config.peers else ())
+    write_record(path, found_in(path) | {part: record})
 
 
 def found_in(path: pathlib.Path) -> dict[str, Any]:
-    """What an earlier run left in a file; nothing where there is none."""
-    return json.loads(path.read_text()) if path.exists() else {}
+    """The parts that earlier runs left in a file."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return {part: found[part] for part in get_args(Part) if part in found}
 
 
 if __name__ == "__main__":

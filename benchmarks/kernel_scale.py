@@ -10,12 +10,8 @@ population are ours.
 
 from __future__ import annotations
 
-import json
 import math
 import pathlib
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -25,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from matplotlib.figure import Figure
+from processes import in_a_process, peak_bytes
 from rich.table import Table
 
 from qevo.algorithms import EDA, EDAConfig
@@ -122,8 +119,8 @@ def measure(config: Settings, say: Callable[[str], Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": rows, "exponents": exponents(rows)}
     if config.huge:
         say(f"one generation of {config.huge:,} genes")
-        found["huge"] = in_a_process(config.huge) | extrapolated(rows, config.huge)
-        huge = found["huge"]
+        huge = in_a_process(one_generation, config.huge) | extrapolated(rows, config.huge)
+        found["huge"] = huge
         if "generations" in huge:
             huge["seconds_to_convergence"] = huge["generations"] * huge["seconds_per_generation"]
     return found
@@ -189,15 +186,6 @@ def extrapolated(rows: list[dict[str, Any]], genes: int) -> dict[str, Any]:
     return {"evaluations": evaluations, "generations": evaluations / HUGE_POPULATION}
 
 
-def in_a_process(genes: int) -> dict[str, Any]:
-    """`one_generation` in a process of its own, for its peak of memory."""
-    here = pathlib.Path(__file__)
-    done = subprocess.run(
-        [sys.executable, str(here), str(genes)], capture_output=True, text=True, check=True
-    )
-    return json.loads(done.stdout)
-
-
 def one_generation(genes: int) -> dict[str, Any]:
     """Seconds of a generation, the fastest of three, and the process's peak of memory."""
     problem = NoisyOneMax.of(genes)
@@ -216,8 +204,7 @@ def one_generation(genes: int) -> dict[str, Any]:
         began = time.perf_counter()
         carry, _ = jax.block_until_ready(run(problem, key, carry))
         times.append(time.perf_counter() - began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak *= 1 if sys.platform == "darwin" else 1024
+    peak = peak_bytes()
     return {
         "genes": genes,
         "population": HUGE_POPULATION,
@@ -263,7 +250,3 @@ def draw(path: pathlib.Path, found: dict[str, Any]) -> None:
         axes.plot(genes, [row[name] for row in rows], marker="o", color="0.2")
         axes.set(xscale="log", yscale="log", xlabel="genes", title=name)
     figure.savefig(path, dpi=120)
-
-
-if __name__ == "__main__":
-    print(json.dumps(one_generation(int(sys.argv[1]))))

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
+import pathlib
 import time
 from collections.abc import Callable
-from pathlib import Path as FilePath
 from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from record import record_of, write_record
 from rich.console import Console
 from rich.table import Table
 
@@ -28,6 +28,22 @@ from qevo.integer import Path, choose_path, conv, dot, requantize
 
 DOT_PATHS: tuple[Path, ...] = ("int8", "float32", "bfloat16")
 CONV_PATHS: tuple[Path, ...] = get_args(Path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Measure every path on the layers of LeNet-300-100, LeNet-5 and ResNet-8."""
+
+    batch: int = 256
+    """Images per batch."""
+    candidates: int = 16
+    """Kernels per `lax.map`."""
+    seconds: float = 0.1
+    """Per measurement; the shortest run counts."""
+    only: str = ""
+    """Measure the layers whose name contains this."""
+    output: pathlib.Path | None = None
+    """JSON file to write."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,16 +152,14 @@ def shortest(fn: Callable, *args: jax.Array, seconds: float, networks: int = 1) 
     return Time(*(1e3 * min(column) / networks for column in zip(*runs, strict=True)))
 
 
-def measure(
-    case: Dense | Conv, path: Path, *, batch: int, candidates: int, seconds: float
-) -> dict[str, Time]:
+def measure(case: Dense | Conv, path: Path, config: Config) -> dict[str, Time]:
     """Milliseconds per batch and network."""
     rng = np.random.default_rng(0)
     image, kernel = case.shapes
-    inputs = 1 if case.first else candidates
-    x = jnp.asarray(rng.integers(0, 128, (inputs, batch, *image)), jnp.int8)
+    inputs = 1 if case.first else config.candidates
+    x = jnp.asarray(rng.integers(0, 128, (inputs, config.batch, *image)), jnp.int8)
     high = case.weight_high
-    w = jnp.asarray(rng.integers(-high, high + 1, (candidates, *kernel)), jnp.int8)
+    w = jnp.asarray(rng.integers(-high, high + 1, (config.candidates, *kernel)), jnp.int8)
     product = case.product(path)
 
     def layer(x: jax.Array, w: jax.Array) -> jax.Array:
@@ -160,36 +174,21 @@ def measure(
         return jax.lax.map(lambda pair: network(*pair), (x, w))
 
     return {
-        "alone": shortest(layer, x[0], w[0], seconds=seconds),
-        "candidates": shortest(population, x, w, seconds=seconds, networks=candidates),
+        "alone": shortest(layer, x[0], w[0], seconds=config.seconds),
+        "candidates": shortest(
+            population, x, w, seconds=config.seconds, networks=config.candidates
+        ),
     }
 
 
-def main(
-    *,
-    output: FilePath | None = None,
-    batch: int = 256,
-    candidates: int = 16,
-    seconds: float = 0.1,
-    only: str = "",
-) -> None:
-    """Measure every path on the layers of LeNet-300-100, LeNet-5 and ResNet-8.
-
-    Args:
-      output: also write the figures there, as JSON.
-      batch: images per batch.
-      candidates: kernels per `lax.map`.
-      seconds: per measurement; the shortest run counts.
-      only: measure the layers whose name contains this.
-    """
-    backend, console, records = jax.default_backend(), Console(), []
-    for case in (case for case in CASES if only.lower() in case.name.lower()):
+def main(config: Config) -> None:
+    """Measure, print a table for each layer, write JSON."""
+    backend, console, layers = jax.default_backend(), Console(), []
+    for case in (case for case in CASES if config.only.lower() in case.name.lower()):
         rows = {}
         for path in case.paths:
             try:
-                rows[path] = measure(
-                    case, path, batch=batch, candidates=candidates, seconds=seconds
-                )
+                rows[path] = measure(case, path, config)
             except jax.errors.JaxRuntimeError as error:
                 console.print(f"{case.name}, {path}: {str(error).splitlines()[0]}")
         chosen = {mode: case.chosen(mode, backend) for mode in ("int", "fast")}
@@ -210,13 +209,11 @@ def main(
         milliseconds = {
             path: {key: spent._asdict() for key, spent in row.items()} for path, row in rows.items()
         }
-        records.append({"layer": case.name, "milliseconds": milliseconds, "chosen": chosen})
-    if output is not None:
-        about = {"device": jax.devices()[0].device_kind, "backend": backend, "jax": jax.__version__}
-        settings = {"batch": batch, "candidates": candidates}
-        output.write_text(json.dumps({**about, **settings, "layers": records}, indent=2) + "\n")
-        console.print(f"written to {output}")
+        layers.append({"layer": case.name, "milliseconds": milliseconds, "chosen": chosen})
+    if config.output:
+        found = {"backend": backend, "layers": layers}
+        write_record(config.output, record_of(__file__, config, found))
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    main(tyro.cli(Config, description=__doc__))

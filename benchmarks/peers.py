@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.metadata
 import itertools
 import math
 import pathlib
@@ -30,12 +29,11 @@ import jax
 import numpy as np
 import tyro
 from onnx_graph import onnx_network
+from record import record_of, write_record
 from rich.console import Console
 from rich.table import Table
 
 from qevo.nets.registry import architecture
-from qevo.run.folder import write_json
-from qevo.run.provenance import origin
 from qevo.run.session import cores
 
 SHAPES = {"lenet_300_100": (28, 28, 1), "lenet_5": (28, 28, 1), "resnet_20": (32, 32, 3)}
@@ -88,18 +86,13 @@ def main(config: Config) -> None:
             table.add_row(name, peer, "" if speed is None else f"{speed:,.0f}", str(batch), note)
     Console(width=120, markup=False).print(table)
     if config.output:
-        result = {
-            "command": "python benchmarks/peers.py",
-            "population": config.population,
-            "batch": config.batch,
-            "networks": {
-                name: {peer: row._asdict() for peer, row in peers.items()}
-                for name, peers in rows.items()
-            },
-            **origin("cpu", others=_peer_versions()),
+        networks = {
+            name: {peer: row._asdict() for peer, row in peers.items()}
+            for name, peers in rows.items()
         }
-        config.output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(config.output, result)
+        found = {"networks": networks}
+        record = record_of(__file__, config, found, packages=PACKAGES, kind="cpu")
+        write_record(config.output, record)
 
 
 def measure(name: str, *, population: int, batch: int, seconds: float = 1.0) -> dict[str, Peer]:
@@ -264,11 +257,6 @@ def _torch_images(images: np.ndarray) -> Any:
     import torch  # pyright: ignore[reportMissingImports]
 
     return torch.from_numpy(images.transpose(0, 3, 1, 2) / np.float32(255)).contiguous()
-
-
-def _peer_versions() -> dict[str, str]:
-    installed = {d.name.lower() for d in importlib.metadata.distributions() if d.name}
-    return {p: importlib.metadata.version(p) for p in PACKAGES if p in installed}
 
 
 if __name__ == "__main__":

@@ -17,14 +17,12 @@ from typing import Any
 import jax
 import numpy as np
 import tyro
+from record import record_of, write_record
 from rich.console import Console
 from rich.table import Table
 
 from qevo.nets.registry import architecture
 from qevo.quantize import FloatTeacher, round_network
-from qevo.run.command import flags
-from qevo.run.folder import write_json
-from qevo.run.provenance import origin
 
 IMAGE = (32, 32, 3)
 
@@ -60,16 +58,7 @@ def main(config: Config) -> None:
         )
     Console().print(table)
     if config.output:
-        words = flags(config, leave_out=("output",))
-        record = {
-            "command": f"python benchmarks/rounding.py {' '.join(words)}",
-            "bits": config.bits,
-            "images": config.images,
-            "rows": rows,
-            **origin(),
-        }
-        config.output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(config.output, record)
+        write_record(config.output, record_of(__file__, config, {"rows": rows}))
 
 
 def measure(name: str, config: Config) -> list[dict[str, Any]]:

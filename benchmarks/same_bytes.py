@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 import random
 import subprocess
@@ -21,11 +20,10 @@ import tempfile
 import time
 
 import tyro
+from processes import with_devices
+from record import record_of, write_record
 from rich.console import Console
 from rich.table import Table
-
-from qevo.run.folder import write_json
-from qevo.run.provenance import origin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,15 +79,8 @@ def main(config: Config) -> None:
     same = len(set(hashes.values())) == 1
     print("all the same" if same else "DIFFERENT")
     if config.output:
-        record = {
-            "command": "python benchmarks/same_bytes.py",
-            "settings": dataclasses.asdict(config) | {"output": None},
-            "network_sha256": hashes,
-            "same": same,
-            **origin(),
-        }
-        config.output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(config.output, record)
+        found = {"network_sha256": hashes, "same": same}
+        write_record(config.output, record_of(__file__, config, found))
     sys.exit(0 if same else 1)
 
 
@@ -120,9 +111,7 @@ def _command(
 
 
 def _environment(name: str) -> dict[str, str]:
-    count = 8 if name == "8 devices" else 1
-    flags = f"--xla_force_host_platform_device_count={count}"
-    return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    return with_devices(8 if name == "8 devices" else 1)
 
 
 def _run_and_kill(

@@ -20,14 +20,8 @@ def command_line(config: AnyConfig | SensitivityConfig, run: pathlib.Path | None
     words = ["qevo", _COMMANDS[type(config)], *([] if run is None else [str(run)])]
     known, ours = _flat(type(config)()), _flat(config)
     for name, value in ours.items():
-        if name in _SESSION or value == known.get(name):
-            continue
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            before, dot, last = flag.rpartition(".")
-            words.append(f"--{flag}" if value else f"--{before}{dot}no-{last}")
-            continue
-        words += [f"--{flag}", *_words(value)]
+        if name not in _SESSION and value != known.get(name):
+            words += _flag(name, value)
     return shlex.join(words)
 
 
@@ -39,7 +33,16 @@ def flags(config: Any, *, leave_out: tuple[str, ...] = ("runs", "results")) -> l
       leave_out: fields that only say where files lie.
     """
     fields = dataclasses.asdict(config).items()
-    return [w for name, v in fields if name not in leave_out for w in (f"--{name}", *_words(v))]
+    return [word for name, v in fields if name not in leave_out for word in _flag(name, v)]
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    """A flag as the command line reads it: one that is on or off has two names and no value."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        before, dot, last = flag.rpartition(".")
+        return [f"--{flag}" if value else f"--{before}{dot}no-{last}"]
+    return [f"--{flag}", *_words(value)]
 
 
 def _words(value: Any) -> list[str]:

@@ -1,18 +1,14 @@
 """The coder's benchmark: what its weights are."""
 
 import math
-import pathlib
 from typing import Any
 
 import numpy as np
 import pytest
 
-FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def coder(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(FOLDER))
+def coder() -> Any:
     import coder
 
     return coder

@@ -1,17 +1,13 @@
 """The engine's benchmark: what its numbers are made of."""
 
-import pathlib
 from typing import Any
 
 import numpy as np
 import pytest
 
-FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(FOLDER))
+def engine() -> Any:
     import engine
 
     return engine

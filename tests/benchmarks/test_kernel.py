@@ -1,5 +1,6 @@
 """The kernel's benchmark: targets, the noise, what a table says, and that the peers run."""
 
+import json
 import pathlib
 import types
 from typing import Any
@@ -9,12 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(FOLDER))
+def kernel() -> Any:
     import kernel
 
     return kernel
@@ -122,9 +120,11 @@ def test_parts_are_kept_beside_each_other(kernel: Any, tmp_path: pathlib.Path) -
         parts=("throughput", "scale"), genes=(1000,), peers=False, throughput_seconds=0.01,
         scale_seconds=0.1, output=path,
     )  # fmt: skip
+    path.write_text('{"command": "of an older record", "scale": {}}')
     kernel.keep(path, "quality", {"rows": []}, config)
     kernel.main(config)
-    found = kernel.found_in(path)
+    found = json.loads(path.read_text())
+    assert set(found) == {"throughput", "quality", "scale"}
     assert found["quality"]["rows"] == []
     assert found["throughput"]["rows"][0]["evaluations_per_second"] > 0
     (row,) = found["scale"]["rows"]

@@ -18,6 +18,7 @@ def test_every_path_leaves_the_same_network_file(tmp_path: pathlib.Path) -> None
     record = json.loads(output.read_text())
     assert record["same"]
     assert len(record["network_sha256"]) == 10
+    assert record["settings"] == {"constants": 10, "weights": 20, "kills": 2, "seed": 0}
 
 
 @pytest.mark.accelerator
