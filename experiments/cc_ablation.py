@@ -14,18 +14,17 @@ import functools
 import pathlib
 from typing import Any, Literal
 
-from published import PUBLISHED
-from records import write_record
-from rich.console import Console
-from rich.table import Table
+from float_networks import PUBLISHED
+from printing import console, table
+from records import Record, claim, command, kept, settings, write_record
+from stages import CONSTANTS, WEIGHTS, stage
 
 from qevo.algorithms import CoevolutionConfig
 from qevo.data import Dataset
+from qevo.errors import QevoError
 from qevo.nets.network import QuantizedNetwork
 from qevo.quantize.outputs import accuracy, divergence, float_logits
 from qevo.run import StageConfig, TrainConfig
-from qevo.run.command import flags
-from qevo.run.folder import read_json, write_json
 from qevo.run.preparation import Preparation, load_data, prepare
 from qevo.run.provenance import origin
 from qevo.run.searching import Targets, search
@@ -44,17 +43,16 @@ class Variant:
     start: Literal["evolutionary", "layerwise", "nearest"] = "evolutionary"
 
 
-BASE = CoevolutionConfig(population=32, group=4096, spread=0.2, rate=0.5)
-WEIGHTS = CoevolutionConfig(population=32, group=3000, rate=1.0, margin=0.002)
+ENTROPY = CoevolutionConfig(population=32, group=3000, rate=1.0, margin=0.002)
 
 
 def change(**fields: Any) -> CoevolutionConfig:
     """The base with other settings."""
-    return dataclasses.replace(BASE, **fields)
+    return dataclasses.replace(CONSTANTS, **fields)
 
 
 VARIANTS = {
-    "base": Variant("all multipliers and biases, 32 candidates on 512 images", BASE),
+    "base": Variant("all multipliers and biases, 32 candidates on 512 images", CONSTANTS),
     "wide": Variant("128 candidates on 128 images", change(population=128), batch=128),
     "medium": Variant("64 candidates on 256 images", change(population=64), batch=256),
     "narrow": Variant("16 candidates on 1,024 images", change(population=16), batch=1024),
@@ -69,13 +67,13 @@ VARIANTS = {
     "random": Variant("100 at a time, at random", change(group=100, grouping="random")),
     "top": Variant("100 at a time, least confident first", change(group=100, grouping="top_k")),
     "subgroups": Variant("two subgroups side by side", change(subgroups=2, group=346)),
-    "labels": Variant("labels for targets", BASE, targets="labels"),
-    "from_fit": Variant("from the layer-wise fit", BASE, start="layerwise"),
-    "from_nearest": Variant("from nearest rounding", BASE, start="nearest"),
-    "weights": Variant("weights, 3,000 at a time, by entropy", WEIGHTS, "weights"),
+    "labels": Variant("labels for targets", CONSTANTS, targets="labels"),
+    "from_fit": Variant("from the layer-wise fit", CONSTANTS, start="layerwise"),
+    "from_nearest": Variant("from nearest rounding", CONSTANTS, start="nearest"),
+    "weights": Variant("weights, 3,000 at a time, by entropy", ENTROPY, "weights"),
     "blocks": Variant(
         "weights, 300 at a time, within a block",
-        dataclasses.replace(WEIGHTS, group=300, grouping="block"),
+        dataclasses.replace(WEIGHTS, population=32, group=300, rate=1.0),
         "weights",
     ),
 }
@@ -98,56 +96,60 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Run what is not there yet, then gather."""
-    command = f"python experiments/cc_ablation.py {' '.join(flags(config))}"
-    rows = {name: row(config, name, VARIANTS[name]) for name in config.variants}
+    """Run what is not there yet, then gather.
+
+    Raises:
+      QevoError: a variant that there is not.
+    """
+    odd = [name for name in config.variants if name not in VARIANTS]
+    if odd:
+        raise QevoError(f"--variants are {', '.join(VARIANTS)}, not {', '.join(odd)}")
+    words = command("cc_ablation", config)
+    rows = {name: record(config, name, VARIANTS[name]) for name in config.variants}
     best = sorted(rows, key=lambda name: rows[name]["divergence"][1])
-    table = Table(title="ternary ResNet-8, validation", title_justify="left")
-    for column in ("variant", "change", "divergence", "accuracy, %", "generations", "seconds"):
-        table.add_column(column)
+    columns = "variant", "change", "divergence", "accuracy, %", "generations", "seconds"
+    found = table("ternary ResNet-8, validation", columns, ())
     lines = [
         "# Coevolution, one change at a time",
         "",
         "Ternary ResNet-8, CIFAR-10, validation images alone: the mean divergence of its classes",
         "from the float network's in nats, and its accuracy, before the search and after it; best",
         f"first. Every variant scored {config.images:,} candidate images. Written by",
-        f"`{command}`; `cc_ablation.json` has the rest.",
+        f"`{words}`; `cc_ablation.json` has the rest.",
         "",
         "| variant | | divergence | accuracy, % | generations | seconds |",
         "|---|---|---|---|---|---|",
     ]
     for name in best:
-        found = rows[name]
+        row = rows[name]
         cells = [
             name,
-            found["what"],
-            "{:.4f} → {:.4f}".format(*found["divergence"]),
-            "{:.2f} → {:.2f}".format(*(100 * share for share in found["accuracy"])),
-            f"{found['generations']}",
-            f"{found['seconds']:.0f}",
+            row["what"],
+            "{:.4f} → {:.4f}".format(*row["divergence"]),
+            "{:.2f} → {:.2f}".format(*(100 * share for share in row["accuracy"])),
+            f"{row['generations']}",
+            f"{row['seconds']:.0f}",
         ]
-        table.add_row(*cells)
+        found.add_row(*cells)
         lines.append(f"| {' | '.join(cells)} |")
-    Console(width=140).print(table)
-    summary = {
-        "command": command,
-        "images": config.images,
-        "rows": rows,
-    }
+    console.print(found)
+    summary = {"command": words, "images": config.images, "rows": rows}
     write_record(config.results / "cc_ablation.json", summary)
     (config.results / "cc_ablation.md").write_text("\n".join(lines) + "\n")
 
 
-def row(config: Config, name: str, variant: Variant) -> dict[str, Any]:
+def record(config: Config, name: str, variant: Variant) -> Record:
     """Divergence and accuracy on validation images before and after one variant's search."""
-    run = settings(config, name, variant)
-    kept = run.folder / "variant.json"
-    if kept.exists():
-        return read_json(kept)
+    run = run_config(config, name, variant)
+    claim(run.folder, variant, free=("what",))
+    return kept(run.folder / "variant.json", lambda: _measured(config, run, variant))
+
+
+def _measured(config: Config, run: TrainConfig, variant: Variant) -> Record:
     data, ready = beginning(config)
     expected = float_logits(ready.module, ready.variables, data.validation.images)
     targets = ready.targets
-    if variant.targets == "labels":
+    if run.targets == "labels":
         targets = Targets(data.search.labels, data.validation.labels)
 
     def judge(network: QuantizedNetwork) -> tuple[float, float]:
@@ -155,37 +157,35 @@ def row(config: Config, name: str, variant: Variant) -> dict[str, Any]:
         right = accuracy(logits, data.validation.labels)
         return divergence(expected, logits / 2.0**network.fraction_bits), right
 
-    start = ready.networks[variant.start]
+    start = ready.networks[run.start]
     network, searches = search(run, data, start, targets)
     before, after = judge(start), judge(network)
-    found = {
+    return {
         "what": variant.what,
         "divergence": (before[0], after[0]),
         "accuracy": (before[1], after[1]),
         "generations": sum(result.generations for result in searches.values()),
         "seconds": sum(result.seconds for result in searches.values()),
+        "settings": settings(run),
         **origin(),
     }
-    write_json(kept, found)
-    return found
 
 
 @functools.cache
 def beginning(config: Config) -> tuple[Dataset, Preparation]:
     """The images, and the roundings that variants start from."""
     base = dataclasses.replace(
-        settings(config, "start", VARIANTS["base"]), roundings=("layerwise", "evolutionary")
+        run_config(config, "start", VARIANTS["base"]), roundings=("layerwise", "evolutionary")
     )
     base.folder.mkdir(parents=True, exist_ok=True)
     data = load_data(base)
     return data, prepare(base, data)
 
 
-def settings(config: Config, name: str, variant: Variant) -> TrainConfig:
+def run_config(config: Config, name: str, variant: Variant) -> TrainConfig:
     """The run of one variant."""
     generations = config.images // (variant.search.population * variant.batch)
-    stage = StageConfig(generations, dataclasses.replace(variant.search, schedule=generations))
-    nothing = StageConfig(0, BASE)
+    searched, nothing = stage(variant.search, generations), StageConfig(0, CONSTANTS)
     return TrainConfig(
         data="cifar10",
         architecture="resnet_8",
@@ -196,8 +196,10 @@ def settings(config: Config, name: str, variant: Variant) -> TrainConfig:
         seed=config.seed,
         split_seed=config.seed,
         batch=variant.batch,
-        constants=stage if variant.genes == "constants" else nothing,
-        weights=stage if variant.genes == "weights" else nothing,
+        start=variant.start,
+        targets=variant.targets,
+        constants=searched if variant.genes == "constants" else nothing,
+        weights=searched if variant.genes == "weights" else nothing,
         resume=True,
     )
 

@@ -17,28 +17,25 @@ import dataclasses
 import pathlib
 import statistics
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from float_networks import PUBLISHED
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from published import PUBLISHED
-from records import write_record
-from rich.console import Console
-from rich.table import Table
+from printing import accuracy_cells, console, measured_methods, table
+from records import PLACES, Record, command, run_record, write_record
+from stages import CONSTANTS, WEIGHTS, stage
 
-from qevo.algorithms import CoevolutionConfig
 from qevo.core.folder import METRICS, read_metrics
 from qevo.report.picture import COLORS, STYLE
 from qevo.report.table import METHODS
-from qevo.run import StageConfig, TrainConfig, run_once
-from qevo.run.command import flags
+from qevo.run import TrainConfig
 from qevo.run.folder import TARGETS, load_arrays, read_result
 from qevo.run.session import script
 
 Setting = Literal["w4a8", "w3a8", "ternary_a8", "w2a8", "w4a4"]
-SESSION = ("gather_only", "runs", "results")  # of one call, not of the record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,16 +90,20 @@ def main(config: Config) -> None:
             for setting, each in runs.items()
         }
         runs = {setting: each for setting, each in runs.items() if each}
-    records = {setting: [run_once(run) for run in each] for setting, each in runs.items()}
+    records = {setting: [run_record(run) for run in each] for setting, each in runs.items()}
     if not records:
         raise SystemExit("no run is complete yet")
     print_table(config, records)
     name = f"cc_{config.network}" + ("_edges8" if config.edges == "8" else "")
     name += "" if config.preset == "cpu" else f"_{config.preset}"
-    words = flags(gathered(config, runs), leave_out=SESSION)
-    command = f"python experiments/cc_resnet20_cifar10.py {' '.join(words)}"
-    summary = {"command": command, "preset": dataclasses.asdict(PRESETS[config.preset])}
-    summary |= {"edges": config.edges, "runs": records}
+    summary = {
+        "command": command(
+            "cc_resnet20_cifar10", gathered(config, runs), leave_out=("gather_only", *PLACES)
+        ),
+        "preset": dataclasses.asdict(PRESETS[config.preset]),
+        "edges": config.edges,
+        "runs": records,
+    }
     write_record(config.results / f"{name}.json", summary)
     draw_curves(config.results / f"{name}.png", runs, records)
 
@@ -124,7 +125,9 @@ def run_config(config: Config, setting: Setting, seed: int) -> TrainConfig:
         rules += ("stem=8", "logits=8")
     preset = PRESETS[config.preset]
     edges = "-edges8" if config.edges == "8" else ""
-    shared = CoevolutionConfig(population=preset.population)
+    constants, weights = (
+        dataclasses.replace(search, population=preset.population) for search in (CONSTANTS, WEIGHTS)
+    )
     return TrainConfig(
         data="cifar10",
         architecture=config.network,
@@ -137,44 +140,24 @@ def run_config(config: Config, setting: Setting, seed: int) -> TrainConfig:
         seed=seed,
         split_seed=seed,
         batch=preset.batch,
-        constants=StageConfig(
-            preset.constants,
-            dataclasses.replace(
-                shared, group=4096, spread=0.2, rate=0.5, schedule=preset.constants
-            ),
-        ),
-        weights=StageConfig(
-            preset.weights,
-            dataclasses.replace(
-                shared, grouping="block", group=500, margin=0.002, schedule=max(preset.weights, 1)
-            ),
-        ),
+        constants=stage(constants, preset.constants),
+        weights=stage(weights, preset.weights),
     )
 
 
-def print_table(config: Config, records: Mapping[str, list[dict[str, Any]]]) -> None:
+def print_table(config: Config, records: Mapping[str, list[Record]]) -> None:
     """Test accuracy of each method over the seeds, and the share of the gap that came back."""
     edges = "first and last layer 8 bit" if config.edges == "8" else "first and last layer alike"
     title = f"{config.network}, test accuracy, %, {edges}"
-    table = Table(title=title, title_justify="left")
-    table.add_column("setting")
-    shown = [
-        m for m in METHODS if all(m in r["accuracy"] for part in records.values() for r in part)
-    ]
-    for method in shown:
-        table.add_column(METHODS[method], justify="right")
-    table.add_column("gap recovered", justify="right")
+    shown = measured_methods(run["accuracy"] for runs in records.values() for run in runs)
+    found = table(title, ("setting",), [*(METHODS[m] for m in shown), "gap recovered"])
     for setting, runs in records.items():
-        cells = []
-        for method in shown:
-            values = [100 * run["accuracy"][method]["test"] for run in runs]
-            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.fmean(values):.2f}{spread}")
-        table.add_row(setting, *cells, f"{100 * recovered(runs):.0f} %")
-    Console(width=160).print(table)
+        cells = accuracy_cells(runs, shown)
+        found.add_row(setting, *cells, f"{100 * recovered(runs):.0f} %")
+    console.print(found)
 
 
-def recovered(runs: list[dict[str, Any]]) -> float:
+def recovered(runs: list[Record]) -> float:
     """(evolved - nearest) / (float - nearest), of the means over the seeds."""
     evolved, nearest, real = (
         statistics.fmean(run["accuracy"][method]["test"] for run in runs)
@@ -186,7 +169,7 @@ def recovered(runs: list[dict[str, Any]]) -> float:
 def draw_curves(
     path: pathlib.Path,
     runs: Mapping[str, list[TrainConfig]],
-    records: Mapping[str, list[dict[str, Any]]],
+    records: Mapping[str, list[Record]],
 ) -> None:
     """Validation accuracy over evaluations and over seconds, every seed, beside the roundings."""
     with rc_context(STYLE):
@@ -212,20 +195,20 @@ def draw_curves(
         figure.savefig(path, dpi=130)
 
 
-def curve(config: TrainConfig, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def curve(config: TrainConfig, record: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of one run: networks evaluated, seconds, and validation accuracy of what was looked at."""
     evaluations, seconds, accuracy = [0.0], [0.0], [record["accuracy"][config.start]["validation"]]
     images = len(load_arrays(config.folder / TARGETS)["validation"])
     stages = {"1_constants": config.constants, "2_weights": config.weights}
     before, spent = 0, 0.0
-    for name, stage in stages.items():
-        if not stage.generations:
+    for name, searched in stages.items():
+        if not searched.generations:
             continue
         found = read_metrics(config.folder / name / METRICS)
         per_generation = record["seconds"][name] / len(found)
         for line in found:
             if "validation_errors" in line:
-                evaluations.append((before + line["generation"]) * stage.search.population)
+                evaluations.append((before + line["generation"]) * searched.search.population)
                 seconds.append(spent + line["generation"] * per_generation)
                 accuracy.append(1 - line["validation_errors"] / images)
         before += len(found)
@@ -233,7 +216,7 @@ def curve(config: TrainConfig, record: dict[str, Any]) -> tuple[np.ndarray, np.n
     return np.array(evaluations), np.array(seconds), 100 * np.array(accuracy)
 
 
-def draw_levels(ax: Axes, runs: list[dict[str, Any]]) -> None:
+def draw_levels(ax: Axes, runs: list[Record]) -> None:
     """The roundings' validation accuracy, means over the seeds."""
     levels = {
         method: 100 * statistics.fmean(run["accuracy"][method]["validation"] for run in runs)

@@ -21,32 +21,32 @@ results/de_NETWORK_DATA.json and .png, and the files to the run folder.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal, get_args
 
+import jax
 import numpy as np
 import zstandard
-from classifier import METHODS, Classifier, console, picture, trained
+from classifier import Classifier
+from curves import picture
 from flax import linen as nn
-from records import claim, write_record
+from float_networks import caffe_lenet_5, trained_classifier
+from printing import console, table
+from records import PLACES, Record, claim, command, kept, write_record
 from rich.table import Table
-from zeroing import ZeroingConfig
+from zeroing import METHODS, Method, ZeroingConfig
 
 from qevo.compress import coarsen, compress, decompress, open_compressed, summarise
 from qevo.core.writing import write_whole
 from qevo.data import load
-from qevo.errors import QevoError
-from qevo.nets import LeNet5, LeNet300
-from qevo.run import folder as files
-from qevo.run.command import flags
+from qevo.nets import LeNet300
 from qevo.run.provenance import origin
 from qevo.run.session import script
 
 WITHIN = 0.003  # of the float network's accuracy
-
-Record = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Config(ZeroingConfig):
     """Data set."""
     ratios: tuple[float, ...] = (35, 50, 70, 95, 125)
     """Files so many times smaller are aimed at."""
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[Method, ...] = get_args(Method)
     """Who chooses the zeros."""
     bits: int = 3
     """Of the survivors."""
@@ -79,25 +79,24 @@ class Config(ZeroingConfig):
 
 def main(config: Config) -> None:
     """Train if need be, then prune at every ratio in every way."""
-    odd = sorted({*config.methods} - {*METHODS})
-    if odd:
-        raise QevoError(f"methods are {', '.join(METHODS)}, not {', '.join(odd)}")
     run = Run(config)
     rows = [run.row(ratio, method) for ratio in config.ratios for method in config.methods]
+    real = run.classifier.float_accuracy
+    best = chosen(rows, real["validation"])
     name = f"de_{config.network}_{pathlib.Path(config.data).stem}"
     summary = {
-        "command": f"python experiments/de_lenet.py {' '.join(flags(config))}",
-        "float": run.classifier.float_accuracy,
+        "command": command("de_lenet", config),
+        "float": real,
         "parameters": run.parameters,
         "rows": rows,
-        "chosen": chosen(rows, run.classifier.float_accuracy["validation"]),
-        "seconds": run.seconds,
+        "chosen": best,
+        "seconds": {"training": run.training_seconds},
         "data_sha256": run.classifier.data.fingerprint(),
         **origin(),
     }
     write_record(config.results / f"{name}.json", summary)
-    draw(config.results / f"{name}.png", config, rows, run.classifier.float_accuracy)
-    console.print(table(config, rows, summary["chosen"], run.classifier.float_accuracy))
+    draw(config.results / f"{name}.png", config, rows, real)
+    console.print(table_of(config, rows, best, real))
 
 
 class Run:
@@ -107,45 +106,34 @@ class Run:
         self.config = config
         name = f"de-{config.network}-{pathlib.Path(config.data).stem}-{config.seed}"
         self.folder = config.runs / name
-        claim(self.folder, config, free=("ratios", "methods", "runs", "results"))
+        claim(self.folder, config, free=("ratios", "methods", *PLACES))
         data = load(config.data, seed=config.seed)
-        module: nn.Module = (
-            LeNet300()
-            if config.network == "lenet_300_100"
-            else LeNet5(channels=(20, 50), hidden=(500,), padding="VALID")
-        )
-        began = time.monotonic()
-        variables = trained(
+        module: nn.Module = LeNet300() if config.network == "lenet_300_100" else caffe_lenet_5()
+        variables, self.training_seconds = trained_classifier(
             module,
             data,
-            self.folder / files.TEACHER,
+            self.folder,
             epochs=config.epochs,
             weight_decay=config.weight_decay,
             seed=config.seed,
         )
-        self.seconds = {"training": time.monotonic() - began}
         self.classifier = Classifier(config, config.bits, data, module, variables)
-        dense, sizes = self.classifier.dense, self.classifier.sizes
-        channels = sum(kernel.shape[-1] for kernel in dense.weights.values())
-        self.parameters = sum(sizes.values()) + channels
-        file = summarise(open_compressed(compress(coarsen(dense, digits=config.digits))))
-        self.overhead = file.constants + file.overhead
-        self._zeros: dict[float, dict[str, float]] = {}
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
-    def row(self, ratio: float, method: str) -> Record:
+    def row(self, ratio: float, method: Method) -> Record:
         """What is measured of one file."""
-        config = self.config
-        path = self.folder / f"{ratio:g}-{method}.qevo"
-        with console.status(f"{ratio:g}x: zeros of each layer"):
-            shares = self.zeros(ratio)
+        name = f"{ratio:g}-{method}"
+        return kept(self.folder / f"{name}.json", lambda: self._row(name, ratio, method))
+
+    def _row(self, name: str, ratio: float, method: Method) -> Record:
+        config, zeroing = self.config, self.classifier.zeroing
+        shares = self.zeros(ratio)
         began = time.monotonic()
         with console.status(f"{ratio:g}x, {METHODS[method]}"):
-            zeroing = self.classifier.zeroing
             fitted = zeroing.fitted(shares, method)
-            network = zeroing.repaired(fitted)
-            network = coarsen(network, digits=config.digits)
+            network = coarsen(zeroing.repaired(fitted), digits=config.digits)
         data = compress(network)
-        write_whole(path, data)
+        write_whole(self.folder / f"{name}.qevo", data)
         network = decompress(data)  # what is measured is what is in the file
         kernels = {name: np.asarray(kernel) for name, kernel in network.weights.items()}
         file = summarise(open_compressed(data))
@@ -165,16 +153,28 @@ class Run:
             "validation": self.classifier.accuracy(network, "validation"),
             "test": self.classifier.accuracy(network, "test"),
             "seconds": time.monotonic() - began,
+            "settings": zeroing.settings,
+            **origin(),
         }
 
     def zeros(self, ratio: float) -> dict[str, float]:
         """The share of each layer, the same for all methods."""
-        if ratio not in self._zeros:
-            costs = self.classifier.costs
-            sizes = {name: [cost.bytes for cost in layer] for name, layer in costs.items()}
-            budget = 4 * self.parameters / ratio - self.overhead
-            self._zeros[ratio] = self.classifier.shares(sizes, budget)
-        return self._zeros[ratio]
+
+        def found() -> Record:
+            sizes = {
+                name: [c.bytes for c in layer] for name, layer in self.classifier.costs.items()
+            }
+            with console.status(f"{ratio:g}x: zeros of each layer"):
+                return self.classifier.shares(sizes, 4 * self.parameters / ratio - self.overhead)
+
+        return kept(self.folder / f"{ratio:g}-shares.json", found)
+
+    @functools.cached_property
+    def overhead(self) -> int:
+        """Bytes of a file that are not weights."""
+        coarse = coarsen(self.classifier.dense, digits=self.config.digits)
+        file = summarise(open_compressed(compress(coarse)))
+        return file.constants + file.overhead
 
 
 def chosen(rows: list[Record], accuracy: float) -> Record | None:
@@ -183,17 +183,15 @@ def chosen(rows: list[Record], accuracy: float) -> Record | None:
     return min(near, key=lambda row: row["bytes"], default=None)
 
 
-def table(
+def table_of(
     config: Config, rows: list[Record], best: Record | None, accuracy: Mapping[str, float]
 ) -> Table:
     """Every file, the chosen one marked."""
     title = f"{config.network}, {config.data}; float {100 * accuracy['validation']:.2f} % "
     title += f"validation, {100 * accuracy['test']:.2f} % test"
-    found = Table(title=title, title_justify="left")
-    for column in ("zeros by", "zeros, %", "bits", "bytes", "ratio", "with zstd"):
-        found.add_column(column, justify="right")
-    for column in ("fitted, val. %", "searched, val. %", "test, %", "seconds"):
-        found.add_column(column, justify="right")
+    sizes = ("zeros, %", "bits", "bytes", "ratio", "with zstd")
+    measured = ("fitted, val. %", "searched, val. %", "test, %", "seconds")
+    found = table(title, ("zeros by",), (*sizes, *measured))
     for row in rows:
         found.add_row(
             METHODS[row["method"]],

@@ -23,44 +23,37 @@ import functools
 import math
 import pathlib
 import time
-from typing import Any
 
-import numpy as np
 from detector import Subject
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from records import claim, write_record
-from rich.console import Console
+from printing import console, table
+from records import PLACES, Record, claim, command, kept, write_record
 from rich.table import Table
-from zeroing import SHARES, Zeroing, ZeroingConfig, shares_of
+from zeroing import (
+    METHODS,
+    RADIUS,
+    SHARES,
+    Method,
+    Zeroing,
+    ZeroingConfig,
+    shares_of,
+    survivors,
+)
 
 from qevo import NetworkProblem, QuantizedNetwork
 from qevo.compress import coarsen, compress, decompress, open_compressed, summarise
 from qevo.core.writing import write_whole
-from qevo.errors import QevoError
-from qevo.nets import FixedMaps
-from qevo.quantize import FloatTeacher
+from qevo.quantize import SparsityCost, sparsity_costs
 from qevo.quantize.rounding import Rounding
-from qevo.quantize.sparse import SparsityCost, sparsity_costs
 from qevo.quantize.variables import variable_shapes
 from qevo.report.picture import STYLE
-from qevo.run import folder as files
-from qevo.run.command import flags
 from qevo.run.provenance import origin
 from qevo.run.session import script
 
-METHODS = {
-    "magnitude": "magnitude",
-    "second_order": "second order",
-    "cycles": "second order in cycles",
-    "directed": "directed evolution",
-}
-DEPTHWISE = 8  # bits of depthwise layers
 COSTED = 16  # images that the cost of zeros is measured on
 COLORS = ("#0e7490", "#15803d", "#c2410c", "#7c3aed")
-
-console = Console(width=150)
-Record = dict[str, Any]
+DASHES = ((0, (1, 4)), ":", "-", "-.", "--")  # of each method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +66,8 @@ class Config(ZeroingConfig):
     """Shares of zeros in all layers but depthwise ones."""
     bits: tuple[int, ...] = (8, 6, 4)
     """Of the survivors."""
-    methods: tuple[str, ...] = ("magnitude", "second_order")
-    """Who chooses the zeros, of magnitude, second_order, cycles and directed."""
+    methods: tuple[Method, ...] = ("magnitude", "second_order")
+    """Who chooses the zeros."""
     calibration: int = 64
     """Training images that layers are fitted to."""
     more: float = 1.5
@@ -97,9 +90,6 @@ class Config(ZeroingConfig):
 
 def main(config: Config) -> None:
     """Prune at every share in every way."""
-    odd = sorted({*config.methods} - {*METHODS})
-    if odd:
-        raise QevoError(f"methods are {', '.join(METHODS)}, not {', '.join(odd)}")
     subject = Subject(config.network)
     run = Run(config, subject)
     rows = [
@@ -108,10 +98,10 @@ def main(config: Config) -> None:
         for zeros in config.zeros
         for method in (config.methods if zeros else config.methods[-1:])
     ]
-    name = f"de_{subject.name.replace('-', '_').replace('.', '_')}"
+    name = f"de_{subject.record_name}"
     real = subject.measured(subject.float_outputs)
     summary = {
-        "command": f"python experiments/de_yolo.py {' '.join(flags(config))}",
+        "command": command("de_yolo", config),
         "float": real,
         "images": [len(subject.train), len(subject.test)],
         "rows": rows,
@@ -119,7 +109,7 @@ def main(config: Config) -> None:
     write_record(config.results / f"{name}.json", summary)
     draw(config.results / f"{name}.png", subject, rows, real)
     run.draw_examples(config.results / f"{name}_boxes.png")
-    console.print(table(subject, rows, real))
+    console.print(table_of(subject, rows, real))
 
 
 class Run:
@@ -128,57 +118,58 @@ class Run:
     def __init__(self, config: Config, subject: Subject) -> None:
         self.config, self.subject = config, subject
         self.folder = config.runs / f"de-{subject.name}-{config.seed}"
-        free = ("zeros", "methods", "examples", "runs", "results")  # bits decide the shares
+        free = ("zeros", "methods", "examples", *PLACES)  # bits decide the shares
         claim(self.folder, config, free=free)
-        order = np.random.default_rng(config.seed).permutation(len(subject.train))
-        self.chosen, self.others = order[: config.calibration], order[config.calibration :]
-        self.images = subject.train_images[self.chosen]
-        self.teacher = FloatTeacher(subject.detector.module, subject.variables, self.images)
+        self.rows = subject.draw(config.calibration, config.seed)
+        self.teacher = subject.teacher(self.rows[0])
 
-    def row(self, bits: int, zeros: float, method: str) -> Record:
+    def row(self, bits: int, zeros: float, method: Method) -> Record:
         """What is measured of one file."""
         path = self._path(bits, zeros, method)
-        record = path.with_suffix(".json")
-        if record.exists():
-            return files.read_json(record)
+        return kept(path.with_suffix(".json"), lambda: self._row(path, bits, zeros, method))
+
+    def _row(self, path: pathlib.Path, bits: int, zeros: float, method: Method) -> Record:
+        config, shares, zeroing = self.config, self._shares(zeros), self._zeroing(bits)
+        generations = config.repair
+        if method == "directed" and zeros:
+            generations += config.cycles * config.generations
         began = time.monotonic()
         with console.status(f"{self.subject.name}: {bits} bits, {100 * zeros:g} % zeros, {method}"):
-            network, evaluations = self._network(bits, zeros, method)
-        data = compress(coarsen(network, digits=self.config.digits))
+            network = zeroing.repaired(zeroing.fitted(shares, method))
+        data = compress(coarsen(network, digits=config.digits))
         write_whole(path, data)
         network = decompress(data)  # what is measured is what is in the file
         file = summarise(open_compressed(data))
-        found = {
+        return {
             "bits": bits,
             "zeros": zeros,
             "method": method,
             "all_zeros": file.zeros / file.weights,
             "bytes": len(data),
             "ratio": file.ratio,
-            "evaluations": evaluations,
+            "evaluations": generations * config.population,
             "seconds": time.monotonic() - began,
             **self.subject.measured(self.subject.outputs(network)),
             "divergence": self.teacher.divergence(network),
+            "settings": zeroing.settings,
             **origin(),
         }
-        files.write_json(record, found)
-        return found
 
     def _shares(self, zeros: float) -> dict[str, float]:
         """Of each layer."""
         none = dict.fromkeys(self.teacher.layer_names, 0.0)
         if not zeros:
             return none
-        sizes = {name: self._sizes[name] for name in self._costs}
-        left = {name: [(1 - c.zeros) * sizes[name] for c in self._costs[name]] for name in sizes}
-        return none | shares_of(self._costs, left, (1 - zeros) * sum(sizes.values()))
+        left = survivors(self._costs, self._sizes)
+        budget = (1 - zeros) * sum(self._sizes[name] for name in self._costs)
+        return none | shares_of(self._costs, left, budget)
 
     @functools.cached_property
     def _costs(self) -> dict[str, list[SparsityCost]]:
         """What zeros cost in each layer but depthwise ones."""
         subject = self.subject
         with console.status(f"{subject.name}: what zeros cost in each layer"):
-            few = FloatTeacher(subject.detector.module, subject.variables, self.images[:COSTED])
+            few = subject.teacher(self.rows[0][:COSTED])
             found = sparsity_costs(few, SHARES, bits=min(self.config.bits))
         return {name: costs for name, costs in found.items() if name not in subject.depthwise}
 
@@ -189,39 +180,19 @@ class Run:
         names = self.teacher.layer_names
         return {name: math.prod(shapes[f"params/{name}/kernel"]) for name in names}
 
-    def _path(self, bits: int, zeros: float, method: str) -> pathlib.Path:
+    def _path(self, bits: int, zeros: float, method: Method) -> pathlib.Path:
         return self.folder / f"{bits}-{zeros:g}-{method}.qevo"
 
-    def _network(self, bits: int, zeros: float, method: str) -> tuple[QuantizedNetwork, int]:
-        config, subject = self.config, self.subject
-        width = {"*": bits} | dict.fromkeys(subject.depthwise, DEPTHWISE)
+    def _zeroing(self, bits: int) -> Zeroing:
+        """The search at so many bits."""
 
         def problem(network: QuantizedNetwork) -> NetworkProblem:
-            maps = FixedMaps.of(network, subject.detector.shapes, subject.numbers)
-            targets = maps.targets(subject.train_outputs)
-            return NetworkProblem.of(
-                network,
-                self.images,
-                targets[self.chosen],
-                subject.train_images[self.others],
-                targets[self.others],
-                loss="squared_error",
-                maps=maps,
-                radius=127,
-                batch_size=min(config.batch, len(self.chosen)),
-                arithmetic="fast",
-                batch_chunk=min(config.batch, 16),
-            )
+            return self.subject.problem(network, *self.rows, radius=RADIUS, batch=self.config.batch)
 
         def rounded(rounding: Rounding) -> QuantizedNetwork:
-            return self.teacher.convert(bits=width, rounding=rounding)
+            return self.teacher.convert(bits=self.subject.bits(bits), rounding=rounding)
 
-        zeroing = Zeroing(config, problem, rounded)
-        fitted = zeroing.fitted(self._shares(zeros), method)
-        generations = config.repair
-        if method == "directed" and zeros:
-            generations += config.cycles * config.generations
-        return zeroing.repaired(fitted), generations * config.population
+        return Zeroing(self.config, problem, rounded)
 
     def draw_examples(self, path: pathlib.Path) -> None:
         """What the sparsest files of the fewest bits find."""
@@ -235,16 +206,14 @@ class Run:
         subject.draw_examples(path, found, config.examples)
 
 
-def table(subject: Subject, rows: list[Record], real: dict[str, float]) -> Table:
+def table_of(subject: Subject, rows: list[Record], real: dict[str, float]) -> Table:
     """Every file."""
     title = (
         f"{subject.name}: {len(subject.test)} images, float mAP50 {100 * real['map50']:.1f} %,"
         f" {real['sure']} sure objects"
     )
-    found = Table(title=title, title_justify="left")
-    for column in ("bits", "zeros, %", "zeros by", "bytes", "ratio", "mAP50, %", "kept, %"):
-        found.add_column(column, justify="right")
-    found.add_column("seconds", justify="right")
+    sizes = "bits", "zeros, %", "zeros by", "bytes", "ratio"
+    found = table(title, (), (*sizes, "mAP50, %", "kept, %", "seconds"))
     for row in rows:
         found.add_row(
             str(row["bits"]),
@@ -265,7 +234,7 @@ def draw(path: pathlib.Path, subject: Subject, rows: list[Record], real: dict[st
         figure = Figure(figsize=(9, 4), layout="constrained")
         axes = figure.subplots(1, 2)
         bits = list(dict.fromkeys(row["bits"] for row in rows))
-        for method, dashes in zip(METHODS, (":", "-", "-.", "--"), strict=True):
+        for method, dashes in zip(METHODS, DASHES, strict=True):
             for width, color in zip(bits, COLORS, strict=False):
                 mine = [
                     row
@@ -278,7 +247,8 @@ def draw(path: pathlib.Path, subject: Subject, rows: list[Record], real: dict[st
                     ax.plot(
                         [100 * row["zeros"] for row in mine],
                         [100 * row[key] for row in mine],
-                        f"o{dashes}",
+                        marker="o",
+                        ls=dashes,
                         ms=4,
                         color=color,
                         label=f"{width} bit, {METHODS[method]}",

@@ -23,9 +23,9 @@ from typing import Any
 import jax
 import numpy as np
 from flax.traverse_util import unflatten_dict
-from records import write_record
-from rich.console import Console
-from zeroing import Zeroing, ZeroingConfig
+from printing import console
+from records import PLACES, Record, command, write_record
+from zeroing import RADIUS, Zeroing, ZeroingConfig
 
 from qevo import NetworkProblem, QuantizedNetwork
 from qevo.compress import compress, decompress, open_compressed, summarise
@@ -38,15 +38,11 @@ from qevo.quantize.importing.darknet import Detector, load_cfg, read_weights
 from qevo.quantize.pruning import removal_costs
 from qevo.quantize.rounding import FloatLayer, Rounded, round_squared_error
 from qevo.quantize.variables import variable_shapes
-from qevo.run.command import flags
 from qevo.run.provenance import origin
 from qevo.run.session import script
 
 CFG = pathlib.Path(__file__).parent / "cfg" / "yolov3.cfg"
-PLACES = ("cfg", "weights", "runs", "results")  # where files lie; the record says which weights
 LEAKY_GAIN = 2 / (1 + 0.1**2)  # that keeps the variance behind a leaky ReLU
-
-console = Console(width=120)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,17 +115,18 @@ def main(config: Config) -> None:
     with steps.step("rounding"):
         network = teacher.convert(bits=bits, rounding=rounding)
     rounded = {"divergence": teacher.divergence(network), "variance": float(np.var(maps))}
-    found: dict[str, Any] = {}
+    found: dict[str, Record] = {}
     for kind, layer in chosen.items():
         with steps.step(f"directed evolution of {layer}, {kind}"):
             cost = {layer: costs[layer].reshape(network.weights[layer].shape)}
-            network = cycle(config, detector, network, cost, images, maps)
+            network, settings = cycle(config, detector, network, cost, images, maps)
         kernel = np.asarray(network.weights[layer])
         found[kind] = {
             "layer": layer,
             "shape": list(kernel.shape),
             "zeros": float((kernel == 0).mean()),
             "divergence": teacher.divergence(network),
+            "settings": settings,
         }
     path = config.runs / "de-yolov3" / "network.qevo"
     with steps.step("encoding"):
@@ -149,7 +146,7 @@ def main(config: Config) -> None:
         )
     console.print(f"file: {file.bytes:,} bytes for {file.parameters:,} parameters")
     summary = {
-        "command": f"python experiments/de_yolov3.py {' '.join(flags(config, leave_out=PLACES))}",
+        "command": command("de_yolov3", config, leave_out=("cfg", "weights", *PLACES)),
         "weights": "published" if config.weights else "random, of the true shapes",
         "parameters": file.parameters,
         "rounded": rounded,
@@ -186,8 +183,12 @@ def cycle(
     cost: Mapping[str, np.ndarray],
     images: np.ndarray,
     maps: np.ndarray,
-) -> QuantizedNetwork:
-    """One generation of tentative zeroing in the layer of a cost; what is missing goes by it."""
+) -> tuple[QuantizedNetwork, Record]:
+    """One generation of tentative zeroing in the layer of a cost; what is missing goes by it.
+
+    Returns:
+      The network, and the settings of the search.
+    """
     (layer,) = cost
     numbers = 5 + detector.heads[0].classes
 
@@ -204,7 +205,7 @@ def cycle(
             maps=fixed,
             genes=("weights",),
             layers=(layer,),
-            radius=127,
+            radius=RADIUS,
             batch_size=len(images),
             arithmetic="fast",
             batch_chunk=1,
@@ -212,7 +213,7 @@ def cycle(
 
     settings = ZeroingConfig(population=config.population, seed=config.seed)
     zeroing = Zeroing(settings, problem, lambda rounding: network)
-    return zeroing.search(network, cost, 1, {layer: config.zeros})
+    return zeroing.search(network, cost, 1, {layer: config.zeros}), zeroing.settings
 
 
 def variables_of(config: Config, detector: Detector) -> Any:

@@ -21,26 +21,24 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
-from classifier import METHODS, Classifier, console, picture, trained
+from classifier import Classifier
+from curves import picture
 from flax import linen as nn
-from published import PUBLISHED
-from records import claim, write_record
+from float_networks import PUBLISHED, caffe_lenet_5, trained_classifier
+from printing import console, table
+from records import PLACES, Record, claim, command, kept, write_record
 from rich.table import Table
-from zeroing import ZeroingConfig
+from zeroing import METHODS, Method, ZeroingConfig, survivors
 
 from qevo.data import Dataset, load
-from qevo.nets import Float, LeNet5
+from qevo.nets import Float
 from qevo.quantize import load_published
 from qevo.quantize.published import published_scaling
-from qevo.run import folder as files
-from qevo.run.command import flags
 from qevo.run.provenance import origin
 from qevo.run.session import script
-
-Record = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Config(ZeroingConfig):
     """Network."""
     zeros: tuple[float, ...] = (0.8, 0.9, 0.95, 0.98)
     """Shares of all weights."""
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[Method, ...] = get_args(Method)
     """Who chooses."""
     bits: int = 4
     """Of the survivors."""
@@ -61,15 +59,12 @@ def main(config: Config) -> None:
     """Zero at every share in every way."""
     run = Run(config)
     rows = [run.row(zeros, method) for zeros in config.zeros for method in config.methods]
-    summary = {
-        "command": f"python experiments/de_zeros.py {' '.join(flags(config))}",
-        "float": run.classifier.float_accuracy,
-        "rows": rows,
-    }
+    real = run.classifier.float_accuracy
+    summary = {"command": command("de_zeros", config), "float": real, "rows": rows}
     name = f"de_zeros_{name_of(config)}"
     write_record(config.results / f"{name}.json", summary)
-    draw(config.results / f"{name}.png", config, rows, run.classifier.float_accuracy)
-    console.print(table(config, rows, run.classifier.float_accuracy))
+    draw(config.results / f"{name}.png", config, rows, real)
+    console.print(table_of(config, rows, real))
 
 
 def name_of(config: Config) -> str:
@@ -86,24 +81,23 @@ class Run:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.folder = config.runs / f"de-zeros-{name_of(config)}-{config.seed}"
-        claim(self.folder, config, free=("zeros", "methods", "runs", "results"))
+        claim(self.folder, config, free=("zeros", "methods", *PLACES))
         data = load("mnist" if config.network == "lenet_5" else "cifar10", seed=config.seed)
         self.classifier = Classifier(config, config.bits, data, *self._float(data))
-        self._shares: dict[float, dict[str, float]] = {}
 
-    def row(self, zeros: float, method: str) -> Record:
+    def row(self, zeros: float, method: Method) -> Record:
         """What is measured of one network."""
-        config, path = self.config, self.folder / f"{zeros:g}-{method}.json"
-        if path.exists():
-            return files.read_json(path)
-        with console.status(f"{config.network}: {100 * zeros:g} % zeros, those of each layer"):
-            shares = self.shares(zeros)
+        path = self.folder / f"{zeros:g}-{method}.json"
+        return kept(path, lambda: self._row(zeros, method))
+
+    def _row(self, zeros: float, method: Method) -> Record:
+        zeroing, shares = self.classifier.zeroing, self.shares(zeros)
         began = time.monotonic()
-        with console.status(f"{config.network}: {100 * zeros:g} % zeros, {METHODS[method]}"):
-            fitted = self.classifier.zeroing.fitted(shares, method)
-            network = self.classifier.zeroing.repaired(fitted)
+        with console.status(f"{100 * zeros:g} % zeros, {METHODS[method]}"):
+            fitted = zeroing.fitted(shares, method)
+            network = zeroing.repaired(fitted)
         kernels = [np.asarray(kernel) for kernel in network.weights.values()]
-        found = {
+        return {
             "zeros": zeros,
             "method": method,
             "shares": shares,
@@ -112,38 +106,39 @@ class Run:
             "validation": self.classifier.accuracy(network, "validation"),
             "test": self.classifier.accuracy(network, "test"),
             "seconds": time.monotonic() - began,
+            "settings": zeroing.settings,
             **origin(),
         }
-        files.write_json(path, found)
-        return found
 
     def shares(self, zeros: float) -> dict[str, float]:
         """Of each layer, where so many of all weights are to be zero."""
-        if zeros not in self._shares:
-            sizes, costs = self.classifier.sizes, self.classifier.costs
-            left = {name: [(1 - c.zeros) * sizes[name] for c in costs[name]] for name in costs}
-            budget = (1 - zeros) * sum(sizes.values())
-            self._shares[zeros] = self.classifier.shares(left, budget)
-        return self._shares[zeros]
+
+        def found() -> Record:
+            sizes = self.classifier.sizes
+            left = survivors(self.classifier.costs, sizes)
+            with console.status(f"{100 * zeros:g} % zeros, those of each layer"):
+                return self.classifier.shares(left, (1 - zeros) * sum(sizes.values()))
+
+        return kept(self.folder / f"{zeros:g}-shares.json", found)
 
     def _float(self, data: Dataset) -> tuple[nn.Module, Any]:
         if self.config.network == "resnet_20":
             module, variables = load_published(PUBLISHED["resnet_20"])
             return module.clone(numerics=Float(scaling=published_scaling(module))), variables
-        module = LeNet5(channels=(20, 50), hidden=(500,), padding="VALID")
-        options = {"epochs": 20, "weight_decay": 0.3, "seed": self.config.seed}
-        return module, trained(module, data, self.folder / files.TEACHER, **options)
+        module = caffe_lenet_5()
+        return module, trained_classifier(
+            module, data, self.folder, seed=self.config.seed
+        ).variables
 
 
-def table(config: Config, rows: list[Record], accuracy: Mapping[str, float]) -> Table:
+def table_of(config: Config, rows: list[Record], accuracy: Mapping[str, float]) -> Table:
     """Every network."""
     title = (
         f"{config.network}, {config.bits} bit; float {100 * accuracy['validation']:.2f} %"
         f" validation, {100 * accuracy['test']:.2f} % test"
     )
-    found = Table(title=title, title_justify="left")
-    for column in ("zeros, %", "zeros by", "fitted, val. %", "searched, val. %", "test, %", "s"):
-        found.add_column(column, justify="right")
+    columns = "zeros, %", "zeros by", "fitted, val. %", "searched, val. %", "test, %", "s"
+    found = table(title, (), columns)
     for row in rows:
         found.add_row(
             f"{100 * row['all_zeros']:.1f}",

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import functools
-import os
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from float_networks import WEIGHTS
 
-from qevo.data import DetectionSet, load_detection
-from qevo.detection import Detections, agreement, average_precision, place
+from qevo import NetworkProblem
+from qevo.data import load_detection
+from qevo.detection import Detections, agreement, average_precision, fitted
 from qevo.errors import QevoError
-from qevo.nets import QuantizedNetwork
-from qevo.quantize import float_logits
+from qevo.nets import FixedMaps, QuantizedNetwork
+from qevo.problems.genes import Genes
+from qevo.quantize import FloatTeacher, float_logits
 from qevo.quantize.importing.darknet import Detector, load_darknet
 from qevo.report.boxes import draw_boxes
 
 PUBLISHED = "yolo-fastest-1.1", "yolo-fastest-1.1-xl"
 SPLITS = {"coco256": "val", "bccd": "test"}  # what nothing has seen
 SHOWN = 0.25  # score above which an object counts as found
+DEPTHWISE = 8  # bits of depthwise layers, which have few weights
 
 
 class Subject:
@@ -36,12 +38,8 @@ class Subject:
     def __init__(self, network: str) -> None:
         self.name = pathlib.Path(network).name
         if network in PUBLISHED:
-            root = pathlib.Path(os.environ.get("QEVO_DATA_DIR", ".")) / "weights" / "yolo_fastest"
-            cfg, weights, self.data = (
-                root / f"{network}.cfg",
-                root / f"{network}.weights",
-                "coco256",
-            )
+            cfg, self.data = WEIGHTS / "yolo_fastest" / f"{network}.cfg", "coco256"
+            weights = cfg.with_suffix(".weights")
         else:
             root = pathlib.Path(network)
             cfg, weights, self.data = root / "net.cfg", root / "net.weights", "bccd"
@@ -60,8 +58,64 @@ class Subject:
         ]
         self.train = load_detection(self.data, "train")
         self.test = load_detection(self.data, SPLITS[self.data])
-        self.train_images = self._placed(self.train)[0]
-        self.test_images, self.placements = self._placed(self.test)
+        size = self.detector.image_shape[:2]
+        self.train_images = fitted(self.train, size).images
+        test = fitted(self.test, size)
+        self.test_images, self.placements = test.images, test.placements
+
+    @property
+    def record_name(self) -> str:
+        """The name, as those of records have it."""
+        return self.name.replace("-", "_").replace(".", "_")
+
+    def bits(self, width: str | int) -> dict[str, str | int]:
+        """Of all layers, where all but the depthwise ones have that many."""
+        return {"*": width} | dict.fromkeys(self.depthwise, DEPTHWISE)
+
+    def draw(self, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Training images at random, by number: so many to be fitted to, and the others."""
+        rows = np.random.default_rng(seed).permutation(len(self.train))
+        return rows[:count], rows[count:]
+
+    def teacher(self, rows: np.ndarray) -> FloatTeacher:
+        """The float network, calibrated on some training images."""
+        return FloatTeacher(self.detector.module, self.variables, self.train_images[rows])
+
+    def problem(
+        self,
+        network: QuantizedNetwork,
+        rows: np.ndarray,
+        others: np.ndarray,
+        *,
+        genes: Sequence[Genes] = ("weights", "multipliers", "biases"),
+        radius: int,
+        batch: int,
+    ) -> NetworkProblem:
+        """A search for the float network's maps where it sees objects.
+
+        Args:
+          network: where it starts.
+          rows: training images that it is scored on.
+          others: those on which it is accepted.
+          genes, radius: as `NetworkProblem.of` takes them.
+          batch: images that candidates are scored on.
+        """
+        maps = FixedMaps.of(network, self.detector.shapes, self.numbers)
+        targets = maps.targets(self.train_outputs)
+        return NetworkProblem.of(
+            network,
+            self.train_images[rows],
+            targets[rows],
+            self.train_images[others],
+            targets[others],
+            loss="squared_error",
+            maps=maps,
+            genes=genes,
+            radius=radius,
+            batch_size=min(batch, len(rows)),
+            arithmetic="fast",
+            batch_chunk=min(batch, 16),
+        )
 
     @functools.cached_property
     def float_outputs(self) -> np.ndarray:
@@ -123,8 +177,3 @@ class Subject:
             self.test.classes,
             reference="float",
         )
-
-    def _placed(self, data: DetectionSet) -> tuple[np.ndarray, tuple[Any, ...]]:
-        size = self.detector.image_shape[:2]
-        images, placements = zip(*(place(image, size) for image in data.images), strict=True)
-        return np.stack(images), placements

@@ -26,12 +26,10 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-from classifier import trained
 from detector import Subject as Coco
-from published import PUBLISHED
-from records import claim, write_record
-from refine_autoencoder import trained_autoencoder
-from rich.console import Console
+from float_networks import PUBLISHED, trained_autoencoder, trained_classifier
+from printing import console, table
+from records import PLACES, Record, claim, command, kept, write_record
 from rich.table import Table
 
 import qevo
@@ -47,7 +45,6 @@ from qevo.nets import VGG16, Autoencoder
 from qevo.nets.registry import architecture
 from qevo.quantize import load_published, quantize_network
 from qevo.run import folder as files
-from qevo.run.command import flags
 from qevo.run.exporting import SUFFIXES, ExportConfig, Target, export_file
 from qevo.run.provenance import origin
 from qevo.run.session import script
@@ -57,8 +54,6 @@ LARGE = "resnet_56", "yolo_fastest"  # whose C takes seconds for each image
 NORMAL = 9  # class that the autoencoder learns
 FEW = 5000  # images that VGG-16 is trained on
 
-console = Console(width=150)
-Record = dict[str, Any]
 Name = Literal[
     "lenet_300_100",
     "lenet_5",
@@ -121,11 +116,11 @@ def main(config: Config) -> None:
       QevoError: runs of other settings are in the way, data is missing, or a value differs.
     """
     folder = config.runs / f"{NAME}-{config.seed}"
-    claim(folder, config, free=("networks", "runs", "results"))
-    records = {name: _record(config, name, folder / name) for name in config.networks}
-    command = " ".join(["python", f"experiments/{NAME}.py", *flags(config)])
-    write_record(config.results / f"{NAME}.json", {"command": command, "networks": records})
-    console.print(table(records))
+    claim(folder, config, free=("networks", *PLACES))
+    records = {name: record(config, name, folder / name) for name in config.networks}
+    summary = {"command": command(NAME, config), "networks": records}
+    write_record(config.results / f"{NAME}.json", summary)
+    console.print(table_of(records))
     wrong = [
         f"{name} as {form}"
         for name, record in records.items()
@@ -136,14 +131,15 @@ def main(config: Config) -> None:
         raise QevoError(f"values differ in {', '.join(wrong)}")
 
 
-def _record(config: Config, name: Name, folder: pathlib.Path) -> Record:
+def record(config: Config, name: Name, folder: pathlib.Path) -> Record:
     """What is known of a network, measured if nothing is."""
-    path = folder / files.RESULT
-    if path.exists():
-        return files.read_json(path)
+    return kept(folder / files.RESULT, lambda: _measured(config, name, folder))
+
+
+def _measured(config: Config, name: Name, folder: pathlib.Path) -> Record:
     folder.mkdir(exist_ok=True)
+    subject = NETWORKS[name](config, folder)
     with console.status(f"{name}: rounding"):
-        subject = NETWORKS[name](config, folder)
         network = quantize_network(
             subject.module, subject.variables, subject.calibration, bits=subject.bits
         )
@@ -151,7 +147,7 @@ def _record(config: Config, name: Name, folder: pathlib.Path) -> Record:
     count = sum(np.size(w) for w in network.weights.values())
     load_average = os.getloadavg()[0]
     forms = compared(config, name, network, subject.test[: config.images], folder)
-    record = {
+    return {
         "data": subject.data,
         "weights": subject.weights,
         "bits": subject.bits,
@@ -163,8 +159,6 @@ def _record(config: Config, name: Name, folder: pathlib.Path) -> Record:
         "seed": config.seed,
         **origin(others=_tools()),
     }
-    files.write_json(path, record)
-    return record
 
 
 def compared(
@@ -276,12 +270,10 @@ def _tools() -> dict[str, str]:
     return found
 
 
-def table(records: dict[str, Record]) -> Table:
+def table_of(records: dict[str, Record]) -> Table:
     """A row for each network and form."""
-    found = Table(title="exports; images per second of one thread", title_justify="left")
-    found.add_column("network")
-    for column in ("form", "images", "values", "differing", "bytes", "of float32, %", "images/s"):
-        found.add_column(column, justify="left" if column == "form" else "right")
+    counts = "images", "values", "differing", "bytes", "of float32, %", "images/s"
+    found = table("exports; images per second of one thread", ("network", "form"), counts)
     for name, record in records.items():
         bits = record["bits"]
         width = bits if bits == "ternary" else f"{bits} bits"
@@ -317,9 +309,8 @@ def _vgg(config: Config, folder: pathlib.Path) -> Subject:
 def _trained(
     config: Config, folder: pathlib.Path, module: Any, data: Dataset, bits: str | int
 ) -> Subject:
-    path = folder / files.TEACHER
-    variables = trained(
-        module, data, path, epochs=config.epochs, weight_decay=0.0, seed=config.seed
+    variables, _ = trained_classifier(
+        module, data, folder, epochs=config.epochs, weight_decay=0.0, seed=config.seed
     )
     calibration = data.search.images[: config.calibration]
     weights = f"trained, epochs: {config.epochs}"
@@ -333,12 +324,12 @@ def _published(config: Config, name: str, bits: int) -> Subject:
     return Subject(module, variables, calibration, data.test.images, bits, "published", "cifar10")
 
 
-def _autoencoder(config: Config) -> Subject:
+def _autoencoder(config: Config, folder: pathlib.Path) -> Subject:
     whole = load(config.data, seed=config.seed)
     data = one_class(whole, NORMAL)
     search = data.search.images
     module = Autoencoder(channels=search.shape[-1])
-    variables = trained_autoencoder(module, data, epochs=config.epochs, seed=config.seed)
+    variables, _ = trained_autoencoder(module, data, folder, epochs=config.epochs, seed=config.seed)
     calibration, weights = search[: config.calibration], f"trained, epochs: {config.epochs}"
     return Subject(module, variables, calibration, data.test.images, 8, weights, config.data)
 
@@ -359,7 +350,7 @@ NETWORKS: dict[Name, Maker] = {
     "resnet_20_3_bit": lambda c, _: _published(c, "resnet_20", 3),
     "resnet_56": lambda c, _: _published(c, "resnet_56", 8),
     "vgg_16": _vgg,
-    "autoencoder": lambda c, _: _autoencoder(c),
+    "autoencoder": _autoencoder,
     "yolo_fastest": lambda c, _: _detector(c),
 }
 

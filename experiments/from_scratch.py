@@ -22,8 +22,9 @@ import jax
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from records import finished, write_record
-from rich.console import Console
+from printing import console
+from records import Record, command, write_record
+from searching import finished
 
 from qevo import NetworkProblem, QuantizedNetwork, evolve
 from qevo.algorithms import Coevolution, CoevolutionConfig
@@ -37,15 +38,13 @@ from qevo.quantize.rounding import round_squared_error
 from qevo.report.picture import STYLE
 from qevo.run import folder as files
 from qevo.run.auditing import audit_generation
-from qevo.run.command import flags
 from qevo.run.provenance import origin
 from qevo.run.session import script
 
 CALIBRATION = 1000  # images that the constants of the random network are fitted to
 EVERY = 100  # generations between looks at validation images
 POINTS = 400  # of the curve that is kept
-
-console = Console()
+RADIUS = 2  # from -1 to 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,18 +89,16 @@ def main(config: Config) -> None:
     folder = config.runs / f"scratch-{config.architecture}-{data.name}-{config.seed}"
     start = random_network(config, data)
     problem = problem_of(config, data, start)
-    algorithm = Coevolution(
-        problem.space,
-        CoevolutionConfig(
-            population=config.population,
-            group=config.group,
-            grouping="block",
-            rate=config.rate,
-            spread=config.spread,
-            margin=config.margin,
-            schedule=config.generations,
-        ),
+    search = CoevolutionConfig(
+        population=config.population,
+        group=config.group,
+        grouping="block",
+        rate=config.rate,
+        spread=config.spread,
+        margin=config.margin,
+        schedule=config.generations,
     )
+    algorithm = Coevolution(problem.space, search)
     report_of_audit = audit_generation(algorithm, problem)
     if not report_of_audit.ok:
         raise QevoError(f"the search computes in floats:\n{report_of_audit}")
@@ -119,7 +116,9 @@ def main(config: Config) -> None:
             title=folder.name,
         )
     )
-    report(config, data, start, found, folder)
+    settings = {"calibration": CALIBRATION, "radius": RADIUS, "validate_every": EVERY}
+    settings |= {"search": dataclasses.asdict(search)}
+    report(config, data, start, found, folder, settings)
 
 
 def random_network(config: Config, data: Dataset) -> QuantizedNetwork:
@@ -154,7 +153,7 @@ def problem_of(config: Config, data: Dataset, network: QuantizedNetwork) -> Netw
         data.search.labels,
         data.validation.images,
         data.validation.labels,
-        radius=2,  # from -1 to 1
+        radius=RADIUS,
         batch_size=config.batch,
         arithmetic="fast",
         channels=config.channels,
@@ -167,6 +166,7 @@ def report(
     start: QuantizedNetwork,
     found: Result,
     folder: pathlib.Path,
+    settings: Record,
 ) -> None:
     """Measure the network, write what was found and draw how."""
     network = problem_of(config, data, start).network(start, found.solution)
@@ -180,7 +180,7 @@ def report(
     images = len(data.validation)
     seconds = found.seconds / found.generations
     summary = {
-        "command": f"python experiments/from_scratch.py {' '.join(flags(config))}",
+        "command": command("from_scratch", config),
         "accuracy": {"random": accuracies(start), "evolved": accuracies(network)},
         "parameters": sum(kernel.size for kernel in network.weights.values()),
         "generations": found.generations,
@@ -198,6 +198,7 @@ def report(
             for r in generations[:: max(1, len(generations) // POINTS)]
         ],
         "data_sha256": data.fingerprint(),
+        "settings": settings,
         **origin(),
     }
     name = f"scratch_{config.architecture}_{data.name}"

@@ -15,16 +15,15 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import statistics
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from float_networks import PUBLISHED
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from published import PUBLISHED
-from records import write_record
-from rich.console import Console
-from rich.table import Table
+from printing import accuracy_cells, console, mean, measured_methods, table
+from records import Record, command, run_record, write_record
+from stages import CONSTANTS, WEIGHTS, stage
 
 from qevo.algorithms import CoevolutionConfig, ShiftConfig
 from qevo.quantize.training import TrainingConfig
@@ -32,10 +31,10 @@ from qevo.report.picture import COLORS, STYLE
 from qevo.report.table import METHODS
 from qevo.run import RefineConfig, ShiftStageConfig, StageConfig, TrainConfig, run_once
 from qevo.run import folder as files
-from qevo.run.command import flags
 from qevo.run.session import script
 
 PARTS = ("validation", "test")
+SEARCHES = ("1_constants", "2_weights")
 SHARED = TrainConfig(
     data="fashion_mnist",
     architecture="lenet_300_100",
@@ -71,26 +70,21 @@ def main(config: Config) -> None:
         for seed in config.seeds:
             run_once(teacher(config, seed))
     records = {
-        bits: [run_once(settings(config, bits, seed)) for seed in config.seeds]
+        bits: [run_record(run_config(config, bits, seed)) for seed in config.seeds]
         for bits in config.bits
     }
     print_table(config, records)
     name = f"refine_{config.network}" + ("_searched" if config.constants + config.weights else "")
-    command = f"python experiments/refine.py {' '.join(flags(config))}"
-    write_record(config.results / f"{name}.json", {"command": command, "runs": records})
+    summary = {"command": command("refine", config), "runs": records}
+    write_record(config.results / f"{name}.json", summary)
     draw_gains(config.results / f"{name}.png", records)
 
 
-def settings(config: Config, bits: str, seed: int) -> RefineConfig | TrainConfig:
+def run_config(config: Config, bits: str, seed: int) -> RefineConfig | TrainConfig:
     """The run of one number of bits and one seed."""
     searched = f"-{config.constants}-{config.weights}" if config.constants + config.weights else ""
     name = f"refine-{config.network}-{bits}-{config.calibration}{searched}-{seed}"
-    constants = StageConfig(
-        config.constants,
-        CoevolutionConfig(
-            population=32, group=4096, spread=0.2, rate=0.5, schedule=max(config.constants, 1)
-        ),
-    )
+    constants = stage(CONSTANTS, config.constants)
     if config.network in PUBLISHED:
         return RefineConfig(
             network=config.network,
@@ -118,9 +112,7 @@ def settings(config: Config, bits: str, seed: int) -> RefineConfig | TrainConfig
         teacher=teacher(config, seed).folder / files.TEACHER,
         batch=config.calibration,
         constants=constants,
-        weights=StageConfig(
-            config.weights, CoevolutionConfig(grouping="block", group=500, margin=0.002)
-        ),
+        weights=StageConfig(config.weights, WEIGHTS),
     )
 
 
@@ -140,33 +132,23 @@ def teacher(config: Config, seed: int) -> TrainConfig:
     )
 
 
-def print_table(config: Config, records: dict[str, list[dict[str, Any]]]) -> None:
+def print_table(config: Config, records: dict[str, list[Record]]) -> None:
     """Test accuracy of each method, mean and standard deviation over the seeds."""
-    table = Table(title=f"{config.network}, test accuracy, %", title_justify="left")
-    table.add_column("bits")
-    shown = [m for m in METHODS if m in next(iter(records.values()))[0]["accuracy"]]
+    everything = [run for runs in records.values() for run in runs]
+    shown = measured_methods(run["accuracy"] for run in everything)
     if not config.constants + config.weights:
         shown.remove("evolved")
-    for method in shown:
-        table.add_column(METHODS[method], justify="right")
+    title = f"{config.network}, test accuracy, %"
+    found = table(title, ("bits",), [METHODS[method] for method in shown])
     for bits, runs in records.items():
-        cells = []
-        for method in shown:
-            values = [100 * run["accuracy"][method]["test"] for run in runs]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            cells.append(f"{statistics.fmean(values):.2f} ± {spread:.2f}")
-        table.add_row(bits, *cells)
-    everything = [run["seconds"] for runs in records.values() for run in runs]
-    searched = [part["1_constants"] for part in everything if "1_constants" in part]
-    spent = {m: [part[m] for part in everything if m in part] for m in shown} | {
-        "evolved": searched
-    }
-    seconds = [f"{statistics.fmean(spent[m]):.0f}" if spent[m] else "" for m in shown]
-    table.add_row("seconds", *seconds)
-    Console(width=150).print(table)
+        found.add_row(bits, *accuracy_cells(runs, shown))
+    spent = [run["seconds"] for run in everything]
+    spent = [part | {"evolved": sum(part.get(name, 0.0) for name in SEARCHES)} for part in spent]
+    found.add_row("seconds", *(mean([part.get(method) for part in spent], 0) for method in shown))
+    console.print(found)
 
 
-def draw_gains(path: pathlib.Path, records: dict[str, list[dict[str, Any]]]) -> None:
+def draw_gains(path: pathlib.Path, records: dict[str, list[Record]]) -> None:
     """Each method's gain over nearest rounding on held-out images against that on test images."""
     with rc_context(STYLE):
         figure = Figure(figsize=(6.5, 5.5), layout="constrained")

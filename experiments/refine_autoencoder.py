@@ -15,42 +15,36 @@ at the last number of bits, results/refine_autoencoder.png.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import shutil
-import statistics
 import time
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import numpy as np
-from records import claim, finished, write_record
-from rich.console import Console
+from float_networks import Trained, trained_autoencoder
+from printing import console, mean, mean_and_spread, measured_methods, table
+from records import PLACES, Record, claim, command, kept, write_record
 from rich.table import Table
+from roundings import Method, rounded
+from searching import shift_search
 
-from qevo import NetworkProblem, QuantizedNetwork, evolve
-from qevo.algorithms import ShiftConfig, ShiftES
-from qevo.core.folder import CHECKPOINT
+from qevo import NetworkProblem, QuantizedNetwork
+from qevo.algorithms import ShiftConfig
 from qevo.data import Dataset, load, one_class
 from qevo.nets import Autoencoder, FixedImages, reconstruction_errors
 from qevo.nets.planning import plan
-from qevo.quantize import (
-    FloatTeacher,
-    TrainingConfig,
-    best_of_n,
-    float_logits,
-    round_network,
-    train_autoencoder,
-)
+from qevo.quantize import FloatTeacher, float_logits
+from qevo.quantize.bits import read_bits
 from qevo.report import Roc, draw_roc, roc_curve
 from qevo.report.table import METHODS
 from qevo.run import folder as files
-from qevo.run.command import flags
 from qevo.run.provenance import origin
 from qevo.run.session import plans_file, script
 
 NAME = "refine_autoencoder"
 ROC = "roc.png"
-
-console = Console(width=170)
+RADIUS = 1  # levels that the search may move a weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +65,7 @@ class Config:
     """One autoencoder each."""
     calibration: int = 1000
     """Images that all methods are fitted to."""
-    roundings: tuple[str, ...] = ("best_of_n", "gptq", "adaround", "layerwise", "evolutionary")
+    roundings: tuple[Method, ...] = ("best_of_n", "gptq", "adaround", "layerwise", "evolutionary")
     """Roundings beside the nearest."""
     draws: int = 16
     """Stochastic roundings of which the best is taken."""
@@ -87,20 +81,17 @@ class Config:
     """Where the table and the picture go."""
 
 
-Record = dict[str, Any]
-
-
 def main(config: Config) -> None:
     """Run what is not there yet, then gather."""
     records: dict[str, list[Record]] = {bits: [] for bits in config.bits}
     for seed in config.seeds:
         for bits, record in Runs(config, seed).records().items():
             records[bits].append(record)
-    command = " ".join(["python", f"experiments/{NAME}.py", *flags(config)])
-    write_record(config.results / f"{NAME}.json", {"command": command, "runs": records})
+    summary = {"command": command(NAME, config), "runs": records}
+    write_record(config.results / f"{NAME}.json", summary)
     first = Runs(config, config.seeds[0]).folder / config.bits[-1] / ROC
     shutil.copyfile(first, config.results / f"{NAME}.png")
-    console.print(table(config, records))
+    console.print(table_of(config, records))
 
 
 class Runs:
@@ -114,56 +105,54 @@ class Runs:
 
     def records(self) -> dict[str, Record]:
         """What was measured, by bits."""
-        kept = {bits: self.folder / bits / files.RESULT for bits in self.config.bits}
-        claim(self.folder, self.config, free=("bits", "seeds", "runs", "results"))
-        todo = [bits for bits, path in kept.items() if not path.exists()]
-        if todo:
-            data = one_class(load(self.config.data, seed=self.seed), self.config.normal)
-            teacher, seconds = self._teacher(data)
-            for bits in todo:
-                result = self._round(data, teacher, bits) | {"teacher_seconds": seconds}
-                files.write_json(kept[bits], result)
-        return {bits: files.read_json(path) for bits, path in kept.items()}
+        claim(self.folder, self.config, free=("bits", "seeds", *PLACES))
+        return {bits: self._record(bits) for bits in self.config.bits}
 
-    def _teacher(self, data: Dataset) -> tuple[FloatTeacher, float]:
-        """The float autoencoder, calibrated, and the seconds of its training."""
-        config, search = self.config, data.search.images
-        module = Autoencoder(code=config.code, channels=search.shape[-1])
-        path, record = self.folder / files.TEACHER, self.folder / files.SECONDS
-        if not path.exists():
-            began = time.monotonic()
-            with console.status(f"seed {self.seed}: training"):
-                variables = trained_autoencoder(module, data, epochs=config.epochs, seed=self.seed)
-            files.save_arrays(path, variables)
-            files.write_json(record, {"teacher": time.monotonic() - began})
-        variables = files.load_arrays(path)
-        seconds = files.read_json(record)["teacher"]
-        return FloatTeacher(module, variables, search[: config.calibration]), seconds
+    def _record(self, bits: str) -> Record:
+        return kept(self.folder / bits / files.RESULT, lambda: self._round(bits))
 
-    def _round(self, data: Dataset, teacher: FloatTeacher, bits: str) -> Record:
+    @functools.cached_property
+    def _data(self) -> Dataset:
+        return one_class(load(self.config.data, seed=self.seed), self.config.normal)
+
+    @functools.cached_property
+    def _trained(self) -> Trained:
+        return trained_autoencoder(
+            self._module, self._data, self.folder, epochs=self.config.epochs, seed=self.seed
+        )
+
+    @functools.cached_property
+    def _teacher(self) -> FloatTeacher:
+        images = self._data.search.images[: self.config.calibration]
+        return FloatTeacher(self._module, self._trained.variables, images)
+
+    @property
+    def _module(self) -> Autoencoder:
+        channels = self._data.search.images.shape[-1]
+        return Autoencoder(code=self.config.code, channels=channels)
+
+    def _round(self, bits: str) -> Record:
         config, folder = self.config, self.folder / bits
-        width = int(bits) if bits.isdecimal() else bits
+        data, teacher = self._data, self._teacher
         networks: dict[str, QuantizedNetwork] = {}
         seconds: dict[str, float] = {}
-        for name in METHODS:
+        for name in get_args(Method):
             if name not in ("nearest", *config.roundings):
                 continue
             began = time.monotonic()
             with console.status(f"seed {self.seed}, {bits} bits: {name}"):
-                if name == "best_of_n":
-                    found = best_of_n(teacher, bits=width, draws=config.draws, seed=self.seed)
-                    networks[name] = found.network
-                else:
-                    method: Any = name
-                    networks[name] = round_network(teacher, bits=width, method=method)
-            seconds[name] = time.monotonic() - began
-        evaluations = 0
-        if config.generations:
-            start = networks[next(reversed(networks))]
-            with console.status(f"seed {self.seed}, {bits} bits: search"):
-                networks["evolved"], seconds["evolved"], evaluations = self._search(
-                    data, teacher, start, folder
+                networks[name] = rounded(
+                    teacher, name, bits=read_bits(bits), draws=config.draws, seed=self.seed
                 )
+            seconds[name] = time.monotonic() - began
+        found: Record = {"evaluations": 0}
+        if config.generations:
+            start = next(reversed(networks))
+            with console.status(f"seed {self.seed}, {bits} bits: search"):
+                networks["evolved"], seconds["evolved"], found = self._search(
+                    networks[start], folder
+                )
+            found["settings"]["start"] = start
         for name, network in networks.items():
             network.save(folder / f"{name}.safetensors")
         measured, curves = measure(data, teacher, networks)
@@ -177,66 +166,46 @@ class Runs:
             "images": [len(part) for part in (data.search, data.validation, data.test)],
             "calibration": len(teacher.images),
             "generations": config.generations,
-            "evaluations": evaluations,
+            **found,
             "seconds": seconds,
+            "teacher_seconds": self._trained.seconds,
             "seed": self.seed,
             **origin(),
         }
 
     def _search(
-        self,
-        data: Dataset,
-        teacher: FloatTeacher,
-        start: QuantizedNetwork,
-        folder: pathlib.Path,
-    ) -> tuple[QuantizedNetwork, float, int]:
+        self, start: QuantizedNetwork, folder: pathlib.Path
+    ) -> tuple[QuantizedNetwork, float, Record]:
         """The network that a search in all of it accepts on held-out images."""
-        config, fixed = self.config, FixedImages.of(start)
+        config, teacher, fixed = self.config, self._teacher, FixedImages.of(start)
 
         def expected(images: np.ndarray) -> np.ndarray:
             if config.targets == "input":
                 return images
             return fixed.from_real(float_logits(teacher.module, teacher.variables, images))
 
-        search, held_out = teacher.images, data.validation.images
+        images, held_out = teacher.images, self._data.validation.images
         problem = NetworkProblem.of(
             start,
-            search,
-            expected(search),
+            images,
+            expected(images),
             held_out,
             held_out,
             validation_targets=expected(held_out),
+            radius=RADIUS,
             loss="squared_error",
-            batch_size=len(search),
+            batch_size=len(images),
             arithmetic="fast",
-            plan=plan(start, batch=len(search), cache=plans_file()),
+            plan=plan(start, batch=len(images), cache=plans_file()),
         )
-        result = finished(
-            evolve(
-                ShiftES(problem.space, ShiftConfig(population=config.population)),
-                problem,
-                self.seed,
-                generations=config.generations,
-                folder=folder / "search",
-                resume=(folder / "search" / CHECKPOINT).exists(),
-                progress=False,
-            )
+        search = ShiftConfig(population=config.population)
+        result = shift_search(
+            problem, search, self.seed, generations=config.generations, folder=folder / "search"
         )
+        settings = {"radius": RADIUS, "search": dataclasses.asdict(search)}
+        found = {"evaluations": result.evaluations, "settings": settings}
         seconds = result.seconds + result.compile_seconds
-        return problem.network(start, result.solution), seconds, result.evaluations
-
-
-def trained_autoencoder(module: Autoencoder, data: Dataset, *, epochs: int, seed: int) -> Any:
-    """Variables that reconstruct the search images; held-out images choose the epoch."""
-    search, held_out = data.search.images, data.validation.images
-    training = TrainingConfig(
-        epochs=epochs,
-        batch=min(64, len(search)),
-        learning_rate=3e-3,
-        weight_decay=0.0,
-        seed=seed,
-    )
-    return train_autoencoder(module, search, held_out, config=training)
+        return problem.network(start, result.solution), seconds, found
 
 
 def measure(
@@ -264,36 +233,21 @@ def measure(
     return measured, curves
 
 
-def table(config: Config, records: dict[str, list[Record]]) -> Table:
+def table_of(config: Config, records: dict[str, list[Record]]) -> Table:
     """Squared error and area of each method, mean and standard deviation over the seeds."""
-    some = next(iter(records.values()))[0]
-    shown = [name for name in METHODS if name in some["measured"]]
-    title = f"{config.data}, normal: {some['normal']}; {len(config.seeds)} seeds"
-    found = Table(title=title, title_justify="left")
-    found.add_column("bits")
-    found.add_column("")
-    for name in shown:
-        found.add_column(METHODS[name], justify="right")
-    for bits, runs in records.items():
-        for key, label, factor, digits in (
-            ("test", "squared error, 1e-3", 1000, 2),
-            ("auc", "AUC, %", 100, 2),
-        ):
-            cells = []
-            for name in shown:
-                values = [factor * run["measured"][name][key] for run in runs]
-                spread = statistics.stdev(values) if len(values) > 1 else 0.0
-                cells.append(f"{statistics.fmean(values):.{digits}f} ± {spread:.{digits}f}")
-            found.add_row(bits if key == "test" else "", label, *cells)
     everything = [run for runs in records.values() for run in runs]
-    spent = [
-        statistics.fmean(
-            run["teacher_seconds"] if name == "float" else run["seconds"][name]
-            for run in everything
-        )
-        for name in shown
-    ]
-    found.add_row("", "seconds", *(f"{seconds:.1f}" for seconds in spent))
+    shown = measured_methods(run["measured"] for run in everything)
+    title = f"{config.data}, normal: {everything[0]['normal']}; {len(config.seeds)} seeds"
+    found = table(title, ("bits", ""), [METHODS[name] for name in shown])
+    for bits, runs in records.items():
+        for key, label, factor in (("test", "squared error, 1e-3", 1000), ("auc", "AUC, %", 100)):
+            cells = (
+                mean_and_spread([factor * run["measured"][name][key] for run in runs], 2)
+                for name in shown
+            )
+            found.add_row(bits if key == "test" else "", label, *cells)
+    seconds = [run["seconds"] | {"float": run["teacher_seconds"]} for run in everything]
+    found.add_row("", "seconds", *(mean([part[name] for part in seconds], 1) for name in shown))
     return found
 
 

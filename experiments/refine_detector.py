@@ -20,35 +20,32 @@ writes results/refine_NETWORK.json and, of the first seed, what is found in some
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
-import statistics
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import get_args
 
 import numpy as np
 from detector import Subject
-from records import claim, finished, write_record
-from rich.console import Console
+from printing import console, mean, mean_and_spread, measured_methods, table
+from records import PLACES, Record, claim, command, kept, write_record
 from rich.table import Table
+from roundings import Method, rounded
+from searching import shift_search
 
-from qevo import NetworkProblem, QuantizedNetwork, evolve
-from qevo.algorithms import ShiftConfig, ShiftES
-from qevo.core.folder import CHECKPOINT
-from qevo.nets import FixedMaps, load_safetensors
-from qevo.quantize import FloatTeacher, LayerwiseFit, best_of_n, round_network
-from qevo.quantize.methods import ROUNDINGS
-from qevo.quantize.rounding import FloatLayer, Rounded, Rounding
+from qevo import QuantizedNetwork
+from qevo.algorithms import ShiftConfig
+from qevo.nets import load_safetensors
+from qevo.problems.genes import Genes
+from qevo.quantize import FloatTeacher
+from qevo.quantize.bits import read_bits
 from qevo.report.table import METHODS
-from qevo.run import folder as files
-from qevo.run.command import flags
 from qevo.run.provenance import origin
 from qevo.run.session import script
 
-DEPTHWISE = 8  # bits of depthwise layers
-
-console = Console(width=150)
-Record = dict[str, Any]
+RADIUS = 1  # levels that the search may move a weight
+STAGES: tuple[tuple[Genes, ...], ...] = (("multipliers", "biases"), ("weights",))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +60,7 @@ class Config:
     """One run each, on other calibration images."""
     calibration: int = 64
     """Training images that all methods are fitted to."""
-    methods: tuple[str, ...] = ("nearest", "best_of_n", *ROUNDINGS)
+    methods: tuple[Method, ...] = get_args(Method)
     """Roundings."""
     draws: int = 16
     """Stochastic roundings of which the best is taken."""
@@ -88,16 +85,16 @@ def main(config: Config) -> None:
         bits: [Run(config, subject, seed, bits).record() for seed in config.seeds]
         for bits in config.bits
     }
-    name = f"refine_{subject.name.replace('-', '_').replace('.', '_')}"
+    name = f"refine_{subject.record_name}"
     summary = {
-        "command": f"python experiments/refine_detector.py {' '.join(flags(config))}",
+        "command": command("refine_detector", config),
         "float": subject.measured(subject.float_outputs),
         "images": [len(subject.train), len(subject.test)],
         "runs": records,
     }
     write_record(config.results / f"{name}.json", summary)
     draw(config.results / f"{name}.png", config, subject)
-    console.print(table(subject, summary["float"], records))
+    console.print(table_of(subject, summary["float"], records))
 
 
 class Run:
@@ -109,137 +106,101 @@ class Run:
 
     def record(self) -> Record:
         """What is measured of each method; one that is known is not run again."""
-        config, subject = self.config, self.subject
-        free = ("bits", "seeds", "methods", "examples", "runs", "results")
-        claim(self.folder, config, free=free)
-        path = self.folder / files.RESULT
-        found: Record = files.read_json(path) if path.exists() else {"measured": {}, "seconds": {}}
-        wanted = [*config.methods, *(["evolved"] if config.generations else [])]
-        todo = [method for method in wanted if method not in found["measured"]]
-        if not todo:
-            return found
-        rows = np.random.default_rng(self.seed).permutation(len(subject.train))
-        chosen, others = rows[: config.calibration], rows[config.calibration :]
-        teacher = FloatTeacher(
-            subject.detector.module, subject.variables, subject.train_images[chosen]
-        )
-        for method in todo:
-            began = time.monotonic()
-            with console.status(f"{subject.name}, {self.bits} bits, seed {self.seed}: {method}"):
-                if method == "evolved":
-                    start = self._load(found)
-                    network, count = self._evolved(start, chosen, others)
-                    found["evaluations"] = count
-                else:
-                    network = self._rounded(teacher, method)
-            seconds = time.monotonic() - began
-            network.save(self.folder / f"{method}.safetensors")
-            found["seconds"][method] = seconds
-            found["measured"][method] = subject.measured(subject.outputs(network)) | {
-                "divergence": teacher.divergence(network),
-                **origin(),
-            }
-            files.write_json(path, found)
-        return found
+        free = ("bits", "seeds", "methods", "examples", *PLACES)
+        claim(self.folder, self.config, free=free)
+        parts = {method: self._kept(method) for method in self.config.methods}
+        found = {}
+        if self.config.generations:
+            known = {method: part["measured"]["divergence"] for method, part in parts.items()}
+            start = min(known, key=known.__getitem__)
+            parts["evolved"] = kept(self.folder / "evolved.json", lambda: self._evolved(start))
+            found = {key: parts["evolved"][key] for key in ("evaluations", "settings")}
+        keys = "measured", "seconds"
+        return {key: {m: part[key] for m, part in parts.items()} for key in keys} | found
 
-    def _bits(self) -> dict[str, str | int]:
-        width = int(self.bits) if self.bits.isdecimal() else self.bits
-        return {"*": width} | dict.fromkeys(self.subject.depthwise, DEPTHWISE)
+    @functools.cached_property
+    def _rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Images that all methods are fitted to, and those that the search is accepted on."""
+        return self.subject.draw(self.config.calibration, self.seed)
 
-    def _rounded(self, teacher: FloatTeacher, method: str) -> QuantizedNetwork:
-        bits = self._bits()
-        if method == "best_of_n":
-            return best_of_n(teacher, bits=bits, draws=self.config.draws, seed=self.seed).network
-        if method == "nearest":
-            return round_network(teacher, bits=bits)
-        return round_network(teacher, bits=bits, method=beside_depthwise(ROUNDINGS[method]))
+    @functools.cached_property
+    def _teacher(self) -> FloatTeacher:
+        return self.subject.teacher(self._rows[0])
 
-    def _load(self, found: Record) -> QuantizedNetwork:
-        """The rounding that is nearest to the float network on the calibration images."""
-        known = {name: found["measured"][name]["divergence"] for name in self.config.methods}
-        best = min(known, key=known.__getitem__)
-        return load_safetensors(self.folder / f"{best}.safetensors")
+    def _kept(self, method: Method) -> Record:
+        return kept(self.folder / f"{method}.json", lambda: self._rounded(method))
 
-    def _evolved(
-        self, network: QuantizedNetwork, chosen: np.ndarray, others: np.ndarray
-    ) -> tuple[QuantizedNetwork, int]:
+    def _rounded(self, method: Method) -> Record:
+        bits, teacher = self.subject.bits(read_bits(self.bits)), self._teacher
+        began = time.monotonic()
+        with console.status(self._title(method)):
+            network = rounded(teacher, method, bits=bits, draws=self.config.draws, seed=self.seed)
+        return self._measured(method, network, time.monotonic() - began)
+
+    def _evolved(self, start: str) -> Record:
         """What a search in the whole network accepts on images that it is not searched on."""
-        config, subject = self.config, self.subject
-        maps = FixedMaps.of(network, subject.detector.shapes, subject.numbers)
-        targets = maps.targets(subject.train_outputs)
-        count = 0
-        for index, genes in enumerate((("multipliers", "biases"), ("weights",))):
-            problem = NetworkProblem.of(
-                network,
-                subject.train_images[chosen],
-                targets[chosen],
-                subject.train_images[others],
-                targets[others],
-                loss="squared_error",
-                maps=maps,
-                genes=genes,  # type: ignore[arg-type]
-                batch_size=min(config.batch, len(chosen)),
-                arithmetic="fast",
-                batch_chunk=min(config.batch, 16),
-            )
-            result = finished(
-                evolve(
-                    ShiftES(problem.space, ShiftConfig(population=config.population)),
+        config = self.config
+        network = load_safetensors(self.folder / f"{start}.safetensors")
+        search = ShiftConfig(population=config.population)
+        evaluations, began = 0, time.monotonic()
+        with console.status(self._title("evolved")):
+            for index, genes in enumerate(STAGES):
+                problem = self.subject.problem(
+                    network, *self._rows, genes=genes, radius=RADIUS, batch=config.batch
+                )
+                result = shift_search(
                     problem,
+                    search,
                     self.seed,
                     generations=config.generations // 2,
                     folder=self.folder / f"search_{index}",
-                    resume=(self.folder / f"search_{index}" / CHECKPOINT).exists(),
-                    progress=False,
                 )
-            )
-            network = problem.network(network, result.solution)
-            count += result.evaluations
-        return network, count
+                network = problem.network(network, result.solution)
+                evaluations += result.evaluations
+        found = self._measured("evolved", network, time.monotonic() - began)
+        settings = {"start": start, "radius": RADIUS, "search": dataclasses.asdict(search)}
+        return found | {"evaluations": evaluations, "settings": settings}
+
+    def _title(self, method: str) -> str:
+        return f"{self.subject.name}, {self.bits} bits, seed {self.seed}: {method}"
+
+    def _measured(self, method: str, network: QuantizedNetwork, seconds: float) -> Record:
+        network.save(self.folder / f"{method}.safetensors")
+        measured = self.subject.measured(self.subject.outputs(network))
+        measured |= {"divergence": self._teacher.divergence(network), **origin()}
+        return {"measured": measured, "seconds": seconds}
 
 
-def beside_depthwise(rounding: Rounding) -> Rounding:
-    """A rounding of all layers but depthwise ones, which have the layer-wise fit."""
-
-    def rounded(layer: FloatLayer) -> Rounded:
-        return LayerwiseFit()(layer) if layer.depthwise else rounding(layer)
-
-    return rounded
-
-
-def table(subject: Subject, real: Mapping[str, float], records: dict[str, list[Record]]) -> Table:
+def table_of(
+    subject: Subject, real: Mapping[str, float], records: dict[str, list[Record]]
+) -> Table:
     """Precision and what is kept, mean and standard deviation over the seeds."""
     title = (
         f"{subject.name}: mAP50 of {len(subject.test)} images, %, and the share of sure objects"
         f" that is kept; float {100 * real['map50']:.1f}"
     )
-    found = Table(title=title, title_justify="left")
-    found.add_column("bits")
-    found.add_column("")
-    shown = [m for m in METHODS if m in next(iter(records.values()))[0]["measured"]]
-    for method in shown:
-        found.add_column(METHODS[method], justify="right")
+    everything = [run for runs in records.values() for run in runs]
+    shown = measured_methods(run["measured"] for run in everything)
+    found = table(title, ("bits", ""), [METHODS[method] for method in shown])
     for bits, runs in records.items():
         for key, label in (("map50", "mAP50"), ("kept", "kept")):
-            cells = []
-            for method in shown:
-                values = [100 * run["measured"][method][key] for run in runs]
-                spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-                cells.append(f"{statistics.fmean(values):.1f}{spread}")
+            cells = (
+                mean_and_spread([100 * run["measured"][method][key] for run in runs], 1)
+                for method in shown
+            )
             found.add_row(bits if key == "map50" else "", label, *cells)
-    everything = [run["seconds"] for runs in records.values() for run in runs]
-    spent = (f"{statistics.fmean(part[m] for part in everything):.0f}" for m in shown)
+    spent = (mean([run["seconds"][method] for run in everything], 0) for method in shown)
     found.add_row("", "seconds", *spent)
     return found
 
 
 def draw(path: pathlib.Path, config: Config, subject: Subject) -> None:
-    """What nearest rounding and the last method find at the fewest bits but one."""
+    """What the first and the last method find at the fewest bits but one."""
     bits = config.bits[-2:][0]
     folder = Run(config, subject, config.seeds[0], bits).folder
     last = "evolved" if config.generations else config.methods[-1]
     found = {}
-    for method in dict.fromkeys(("nearest", last)):
+    for method in dict.fromkeys((config.methods[0], last)):
         network = load_safetensors(folder / f"{method}.safetensors")
         found[f"{METHODS[method]}, {bits} bit"] = subject.found(subject.outputs(network))
     subject.draw_examples(path, found, config.examples)

@@ -12,18 +12,14 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-from published import PUBLISHED
-from records import write_record
-from rich.console import Console
-from rich.table import Table
+from float_networks import PUBLISHED
+from printing import accuracy_cells, console, measured_methods, table
+from records import PLACES, Record, command, run_record, write_record
+from stages import CONSTANTS, WEIGHTS, stage
 
-from qevo.algorithms import CoevolutionConfig
 from qevo.report.table import METHODS
-from qevo.run import StageConfig, TrainConfig, run_once
-from qevo.run.command import flags
+from qevo.run import TrainConfig
 from qevo.run.session import script
-
-PLACES = ("teacher", "runs", "results")  # where files lie
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,57 +49,38 @@ class Config:
 def main(config: Config) -> None:
     """Run what is not there yet, then gather."""
     records = {bits: run(config, bits) for bits in config.bits}
-    table = Table(title="ResNet-8, CIFAR-10, test accuracy, %", title_justify="left")
-    table.add_column("bits")
-    shown = [m for m in METHODS if all(m in record["accuracy"] for record in records.values())]
-    for method in shown:
-        table.add_column(METHODS[method], justify="right")
+    shown = measured_methods(record["accuracy"] for record in records.values())
+    title = "ResNet-8, CIFAR-10, test accuracy, %"
+    found = table(title, ("bits",), [METHODS[method] for method in shown])
     for bits, record in records.items():
-        row = (f"{100 * record['accuracy'][method]['test']:.2f}" for method in shown)
-        table.add_row(bits, *row)
-    Console(width=120).print(table)
-    settings = {k: v for k, v in dataclasses.asdict(config).items() if isinstance(v, int | tuple)}
-    words = flags(config, leave_out=PLACES)
-    command = f"python experiments/resnet8_cifar10.py {' '.join(words)}"
-    summary = {"command": command, "settings": settings, "runs": records}
+        found.add_row(bits, *accuracy_cells([record], shown))
+    console.print(found)
+    words = command("resnet8_cifar10", config, leave_out=("teacher", *PLACES))
+    summary = {"command": words, "runs": records}
     write_record(config.results / "resnet8_cifar10.json", summary)
 
 
-def run(config: Config, bits: str) -> dict:
+def run(config: Config, bits: str) -> Record:
     """One run, gone on with where it was cut off, or read where it is complete."""
-    search = CoevolutionConfig(population=config.population)
-    settings = TrainConfig(
-        data="cifar10",
-        architecture="resnet_8",
-        bits=(f"*={bits}",),
-        name=f"resnet8-{bits}-{config.seed}",
-        runs=config.runs,
-        seed=config.seed,
-        teacher=config.teacher,
-        calibration=2000,
-        draws=16,
-        start="layerwise",
-        batch=config.batch,
-        constants=StageConfig(
-            config.constants,
-            # Far from its start, a published network only gets worse: small steps.
-            dataclasses.replace(
-                search, group=4096, spread=0.2, rate=0.5, schedule=config.constants
-            ),
-        ),
-        weights=StageConfig(
-            config.weights,
-            dataclasses.replace(
-                search,
-                grouping="block",
-                group=200,
-                rate=1.0,
-                margin=0.002,
-                schedule=config.weights,
-            ),
-        ),
+    constants = dataclasses.replace(CONSTANTS, population=config.population)
+    weights = dataclasses.replace(WEIGHTS, population=config.population, group=200, rate=1.0)
+    return run_record(
+        TrainConfig(
+            data="cifar10",
+            architecture="resnet_8",
+            bits=(f"*={bits}",),
+            name=f"resnet8-{bits}-{config.seed}",
+            runs=config.runs,
+            seed=config.seed,
+            teacher=config.teacher,
+            calibration=2000,
+            draws=16,
+            start="layerwise",
+            batch=config.batch,
+            constants=stage(constants, config.constants),
+            weights=stage(weights, config.weights),
+        )
     )
-    return run_once(settings)
 
 
 if __name__ == "__main__":

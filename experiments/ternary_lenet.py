@@ -13,11 +13,13 @@ import dataclasses
 import pathlib
 from typing import Literal
 
+from records import command, run_record
+from stages import WEIGHTS, stage
+
 from qevo.algorithms import CoevolutionConfig
 from qevo.quantize.training import TrainingConfig
 from qevo.report.summary import summarise
-from qevo.run import StageConfig, TrainConfig, run_once
-from qevo.run.command import flags
+from qevo.run import TrainConfig
 from qevo.run.session import script
 
 
@@ -49,15 +51,18 @@ class Config:
 
 def main(config: Config) -> None:
     """Run what is not there yet, then gather."""
-    records = [run_once(settings(config, seed)) for seed in config.seeds]
+    records = [run_record(run_config(config, seed)) for seed in config.seeds]
     name = f"ternary_{config.architecture}_{config.data}"
-    command = f"python experiments/ternary_lenet.py {' '.join(flags(config))}"
-    summarise(config.results / f"{name}.json", records, command=command)
+    words = command("ternary_lenet", config)
+    summarise(config.results / f"{name}.json", records, command=words)
 
 
-def settings(config: Config, seed: int) -> TrainConfig:
+def run_config(config: Config, seed: int) -> TrainConfig:
     """The run of one seed."""
-    search = CoevolutionConfig(population=config.population, rate=1.0)
+    constants = CoevolutionConfig(
+        population=config.population, group=4096, radius=2, spread=0.7, rate=1.0, margin=0.01
+    )
+    weights = dataclasses.replace(WEIGHTS, population=config.population, rate=1.0)
     return TrainConfig(
         data=config.data,
         architecture=config.architecture,
@@ -69,18 +74,8 @@ def settings(config: Config, seed: int) -> TrainConfig:
         ),
         batch=config.batch,
         start="layerwise",
-        constants=StageConfig(
-            config.constants,
-            dataclasses.replace(
-                search, group=4096, radius=2, spread=0.7, margin=0.01, schedule=config.constants
-            ),
-        ),
-        weights=StageConfig(
-            config.generations,
-            dataclasses.replace(
-                search, grouping="block", group=500, margin=0.002, schedule=config.generations
-            ),
-        ),
+        constants=stage(constants, config.constants),
+        weights=stage(weights, config.generations),
         validate_every=20,
     )
 

@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from records import claim
-from rich.console import Console
+from printing import console, table
+from records import Record, claim, command, kept
 from rich.table import Table
 
 from qevo.core.progress import ProgressReport
@@ -30,16 +30,12 @@ from qevo.quantize import TrainingConfig, float_logits
 from qevo.quantize.detector_training import Jitter, train_detector
 from qevo.quantize.importing.darknet import Detector, load_cfg, write_weights
 from qevo.run import folder as files
-from qevo.run.command import flags
 from qevo.run.provenance import origin
 from qevo.run.session import script
 
 NAME = "yolo_bccd"
-PLACES = ("cfg", "runs")  # where files lie; the record has the name of the cfg
 CFG = "net.cfg"
 WEIGHTS = "net.weights"
-
-console = Console(width=100)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +67,10 @@ def main(config: Config) -> None:
     folder = config.runs / (NAME if config.seed == 0 else f"{NAME}-{config.seed}")
     named = dataclasses.replace(config, cfg=pathlib.Path(config.cfg.name))
     claim(folder, named, free=("runs",))
-    if not (folder / files.RESULT).exists():
-        files.write_json(folder / files.RESULT, run(config, folder))
-    console.print(table(files.read_json(folder / files.RESULT)))
+    console.print(table_of(kept(folder / files.RESULT, lambda: run(config, folder))))
 
 
-def run(config: Config, folder: pathlib.Path) -> dict[str, Any]:
+def run(config: Config, folder: pathlib.Path) -> Record:
     """Train, keep the network, and measure it."""
     training_set, validation = (load_detection(config.data, part) for part in ("train", "val"))
     detector = load_cfg(config.cfg, classes=len(training_set.classes))
@@ -117,7 +111,7 @@ def run(config: Config, folder: pathlib.Path) -> dict[str, Any]:
     parts = {"val": (validation, held_out), "test": (test, fitted(test, size))}
     measured = {part: precision(detector, variables, *pair) for part, pair in parts.items()}
     return {
-        "command": " ".join(["python", f"experiments/{NAME}.py", *flags(config, leave_out=PLACES)]),
+        "command": command(NAME, config, leave_out=("cfg", "runs")),
         "cfg": config.cfg.name,
         "precision": {
             part: {
@@ -143,16 +137,11 @@ def precision(detector: Detector, variables: Any, data: DetectionSet, images: Fi
     return average_precision(found, data)
 
 
-def table(record: Mapping[str, Any]) -> Table:
+def table_of(record: Mapping[str, Any]) -> Table:
     """Average precision of each class, %."""
     found = record["precision"]
-    shown = Table(
-        title=f"average precision at an overlap of 0.5, %; {record['seconds'] / 60:.0f} min",
-        title_justify="left",
-    )
-    shown.add_column("images")
-    for name in ("mean", *found["test"]["ap50"], "mean of 0.5 to 0.95"):
-        shown.add_column(name, justify="right")
+    title = f"average precision at an overlap of 0.5, %; {record['seconds'] / 60:.0f} min"
+    shown = table(title, ("images",), ("mean", *found["test"]["ap50"], "mean of 0.5 to 0.95"))
     for part, one in found.items():
         values = one["map50"], *one["ap50"].values(), one["map50_95"]
         shown.add_row(part, *(f"{100 * value:.1f}" for value in values))

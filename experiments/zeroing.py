@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
-from records import finished
+from records import Record
+from searching import finished
 
 from qevo import NetworkProblem, QuantizedNetwork, evolve
 from qevo.algorithms.directed import Directed, DirectedConfig, integer_importance
@@ -19,6 +20,15 @@ from qevo.quantize.pruning import removal_costs
 from qevo.quantize.rounding import FloatLayer, Rounded, Rounding
 from qevo.quantize.sparse import SparseFit, SparsityCost
 
+Method = Literal["random", "magnitude", "second_order", "cycles", "directed"]
+METHODS = {  # who chooses the zeros
+    "random": "random",
+    "magnitude": "magnitude",
+    "second_order": "second order",
+    "cycles": "second order in cycles",
+    "directed": "directed evolution",
+}
+RADIUS = 127  # of the problems: a weight may take any of its levels
 SHARES = (0.0, 0.5, 0.7, 0.8, 0.87, 0.91, 0.935, 0.95, 0.963, 0.973, 0.981, 0.988, 0.992, 0.995)
 
 
@@ -71,11 +81,18 @@ class Zeroing:
     rounded: Callable[[Rounding], QuantizedNetwork]
     last: str = ""
 
-    def fitted(self, shares: Mapping[str, float], method: str) -> QuantizedNetwork:
+    @property
+    def settings(self) -> Record:
+        """Of all searches, for records."""
+        search = dataclasses.asdict(self._settings({}, self.config.pattern))
+        del search["zeros"]  # each has its own
+        return {"radius": RADIUS, "search": search}
+
+    def fitted(self, shares: Mapping[str, float], method: Method) -> QuantizedNetwork:
         """Survivors of a method's masks, layer by layer.
 
-        These are `SparseFit`'s, "directed", or "cycles": what directed evolution's cycles of costs
-        and refits of the whole network give without one tentative set.
+        "cycles" are what directed evolution's cycles of costs and refits of the whole network give
+        without one tentative set.
         """
         if method in ("directed", "cycles") and any(shares.values()):
             generations = self.config.generations if method == "directed" else 0
@@ -144,15 +161,9 @@ class Zeroing:
             wanted.pop(self.last, None)
         # A layer that has lost all its weights stays without any.
         wanted = {name: share for name, share in wanted.items() if now[name] < 1}
-        settings = DirectedConfig(
-            zeros=tuple((f"weights/{name}", share) for name, share in wanted.items()),
-            pattern=pattern,
-            population=self.config.population,
-            committed=max(self.config.population // 4, 1),
-            slots=self.config.slots,
-        )
         named = {f"weights/{name}": cost for name, cost in costs.items()}
-        search = Directed(problem.space, settings, integer_importance(problem.space, named))
+        importance = integer_importance(problem.space, named)
+        search = Directed(problem.space, self._settings(wanted, pattern), importance)
         if not generations:
             start = search.start(jax.random.key(self.config.seed))
             return problem.network(network, problem.space.decode(search.solution(start)))
@@ -160,6 +171,22 @@ class Zeroing:
             evolve(search, problem, self.config.seed, generations=generations, progress=False)
         )
         return problem.network(network, result.solution)
+
+    def _settings(self, zeros: Mapping[str, float], pattern: Pattern) -> DirectedConfig:
+        return DirectedConfig(
+            zeros=tuple((f"weights/{name}", share) for name, share in zeros.items()),
+            pattern=pattern,
+            population=self.config.population,
+            committed=max(self.config.population // 4, 1),
+            slots=self.config.slots,
+        )
+
+
+def survivors(
+    costs: Mapping[str, Sequence[SparsityCost]], weights: Mapping[str, int]
+) -> dict[str, list[float]]:
+    """Of each layer's weights, how many are left at each of its costs' shares of zeros."""
+    return {name: [(1 - cost.zeros) * weights[name] for cost in costs[name]] for name in costs}
 
 
 def shares_of(

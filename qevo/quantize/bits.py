@@ -11,6 +11,11 @@ from qevo.nets.arithmetic import levels
 BitsByPattern = Mapping[str, str | int] | str | int
 
 
+def read_bits(word: str) -> str | int:
+    """Bits as a command line says them: "4" is 4; "ternary", and what no bits are, stays a word."""
+    return int(word) if word.isdecimal() else word
+
+
 def bits_per_layer(bits: BitsByPattern, layers: Iterable[str]) -> dict[str, str | int]:
     """Resolve ``{"*": "ternary", "dense_0": 4}`` to one value for each layer.
 

@@ -40,8 +40,8 @@ def refuse_occupied(config: SearchConfig) -> None:
         raise QevoError(f"{folder} already {holds} choose another --name (nothing was changed)")
 
 
-# Settings of which a resumed run may have others: they change no result, or only extend it.
-_FREE = {
+# Settings that change no result.
+NEUTRAL = {
     "arithmetic",
     "candidate_chunk",
     "device",
@@ -51,13 +51,12 @@ _FREE = {
     "runs",
     "scan_length",
     "tensorboard",
-    "weights.generations",
 }
 
 
 def refuse_changes(config: SearchConfig, old: dict[str, Any], new: dict[str, Any]) -> None:
     old, new = (flatten_dict(values, sep=".") for values in (old, new))
-    free = set(_FREE)
+    free = NEUTRAL | {"weights.generations"}  # more of them only extend the run
     if old.get("data_sha256") == new["data_sha256"]:
         free |= {"data"}  # the same images by another path
     if "checkpoint_sha256" not in old:

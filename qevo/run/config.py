@@ -9,6 +9,7 @@ from typing import Literal
 from qevo.algorithms.coevolution import CoevolutionConfig
 from qevo.algorithms.shift_es import ShiftConfig
 from qevo.errors import QevoError
+from qevo.quantize.bits import read_bits
 from qevo.quantize.training import TrainingConfig
 
 
@@ -122,7 +123,7 @@ class SearchConfig(CalibrationConfig):
             if not equals:
                 pattern, value = "*", rule
             rules.pop(pattern, None)  # the last match counts, so a repeated pattern moves back
-            rules[pattern] = int(value) if value.isdecimal() else value
+            rules[pattern] = read_bits(value)
         if not rules:
             raise QevoError('bits needs at least one PATTERN=BITS, such as "*=ternary"')
         return rules

@@ -22,6 +22,7 @@ from qevo.data import Dataset
 from qevo.errors import QevoError
 from qevo.nets.arithmetic import levels
 from qevo.nets.network import QuantizedNetwork
+from qevo.quantize.bits import read_bits
 from qevo.quantize.convert import FloatTeacher, layer_names
 from qevo.quantize.methods import ROUNDINGS, round_network
 from qevo.quantize.outputs import accuracy, divergence, float_logits
@@ -179,7 +180,7 @@ def _columns(config: SensitivityConfig) -> list[Bits]:
     """The numbers of bits to choose from, most first."""
     found: dict[Bits, int] = {}
     for word in config.bits:
-        value = int(word) if word.isdecimal() else word
+        value = read_bits(word)
         low, high = levels(value, "--bits")
         found[value] = high - low
     if not found:

@@ -40,4 +40,14 @@ def test_the_table_and_its_files(tmp_path: pathlib.Path) -> None:
             pytest.approx(row["zeros"])
         )
         assert 0.3 < row["test"] < record["float"]["test"] + 0.02
+        settings = row["settings"]
+        assert (settings["radius"], settings["search"]["population"]) == (127, 8)
     assert {"versions", "device", "commit", "data_sha256"} <= record.keys()
+    assert record["seconds"]["training"] > 0.1
+
+    kept = sorted((tmp_path / "runs").rglob("*.*"))
+    before = [path.stat().st_mtime_ns for path in kept if path.name != "config.json"]
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert again.stdout == done.stdout
+    assert [p.stat().st_mtime_ns for p in kept if p.name != "config.json"] == before
+    assert json.loads((tmp_path / "results" / f"{name}.json").read_text()) == record

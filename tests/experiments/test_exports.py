@@ -13,14 +13,12 @@ from networks import random_images, random_variables
 from qevo.errors import QevoError
 from qevo.nets import LeNet300
 
-FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
 NAME = "lenet_5"
 
 
 @pytest.fixture
 def exports(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The script, with a tiny network in place of one that it would train."""
-    monkeypatch.syspath_prepend(str(FOLDER))
     import exports
 
     def tiny(config: Any, folder: pathlib.Path) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,21 +12,11 @@ import tiny
 from qevo.compress import load as load_network
 from qevo.data import load
 
-FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import from_scratch
-
-    return from_scratch
-
 
 @pytest.mark.slow
-def test_random_weights_learn_and_a_finished_run_is_only_read(
-    script: Any, tmp_path: pathlib.Path
-) -> None:
+def test_random_weights_learn_and_a_finished_run_is_only_read(tmp_path: pathlib.Path) -> None:
+    import from_scratch as script
+
     config = script.Config(
         data=str(tiny.write_blobs(tmp_path / "blobs.npz")),
         generations=200,
@@ -45,6 +34,10 @@ def test_random_weights_learn_and_a_finished_run_is_only_read(
     assert summary["evaluations"] == 200 * 16
     assert [point["evaluations"] for point in summary["curve"]] == [1600, 3200]
     assert path.with_suffix(".png").exists()
+    settings = summary["settings"]
+    assert (settings["radius"], settings["search"]["group"], settings["search"]["rate"]) == (
+        (2, config.group, config.rate)
+    )
 
     network = load_network(tmp_path / "runs" / "scratch-lenet_300_100-blobs-0/network.safetensors")
     start = script.random_network(config, load(config.data))

@@ -9,19 +9,14 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(pathlib.Path(__file__).parents[2] / "experiments")
-    import refine
-
-    return refine
-
-
 def test_a_seed_has_one_teacher_whatever_the_bits(
-    script: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import refine as script
+
     ran: list[Any] = []
-    monkeypatch.setattr(script, "run_once", ran.append)
+    for name in ("run_once", "run_record"):
+        monkeypatch.setattr(script, name, ran.append)
     for name in ("print_table", "write_record", "draw_gains"):
         monkeypatch.setattr(script, name, lambda *_: None)
     first = script.Config("lenet_300_100", bits=("4", "3"), seeds=(0, 1), runs=tmp_path)
