@@ -140,7 +140,7 @@ def test_other_refusals(tmp_path: pathlib.Path) -> None:
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> FloatTeacher:
     made = detector(tmp_path_factory.mktemp("darknet"))
-    return FloatTeacher(made.module, random_variables(made.module, SHAPE), random_images(SHAPE))
+    return FloatTeacher(made.module, random_variables(made.module, SHAPE), random_images(SHAPE, 12))
 
 
 @pytest.mark.parametrize(
