@@ -36,6 +36,7 @@ IR_VERSION = 10
 APART = 16  # bits between two sums of 8 bits that 24 hold
 MIDDLE = 128  # what stands for 0 in a tensor with negative values
 NARROW = (-8, 7)  # levels that a 4-bit integer holds
+PAIRED = 64  # weights up to which 16 bits hold two products with a uint8
 
 
 def onnx_model(network: QuantizedNetwork, form: Form = "integer") -> bytes:
@@ -43,10 +44,12 @@ def onnx_model(network: QuantizedNetwork, form: Form = "integer") -> bytes:
 
     Inside, activations are uint8 ``[B, C, H, W]``, with the zero point 0, or 128 where there are
     negative ones: runtimes have their fastest kernels for it, and values up to 127 never saturate
-    the 16-bit sums of processors without VNNI. Layers whose levels fit keep them as 4-bit integers
-    in the file. ``QLinearConv`` rounds ``acc * multiplier / 2**shift`` half to even, as
-    qevo does, and within the range of an int8 that product is exact in a float32 for the shifts
-    that layers have. What else is scaled goes through float64, where every value is exact.
+    the 16-bit sums of processors without VNNI. Beside larger ones, weights that would are uint8
+    with the zero point 128, for which runtimes have kernels with wider sums. Layers whose levels
+    fit keep them as 4-bit integers in the file. ``QLinearConv`` rounds ``acc * multiplier /
+    2**shift`` half to even, as qevo does, and within the range of an int8 that product is exact in
+    a float32 for the shifts that layers have. What else is scaled goes through float64, where every
+    value is exact.
 
     Args:
       network: what to write.
@@ -171,11 +174,11 @@ class _Writer:
             self._rounded(real, step.name, step.facts.output_low, step.facts.output_high)
         else:
             scale = (step.multiplier / 2.0**step.shift).astype(np.float32)
+            levels, zero = self._levels(step, step.kernel.transpose(3, 2, 0, 1))
             inputs = [
                 *(step.inputs[0].name, self._one(), self._zero(step.inputs[0].name)),
-                self._levels(step, step.kernel.transpose(3, 2, 0, 1)),
-                self._constant(f"{step.name}/scale", scale),
-                self._constant(f"{step.name}/zeros", np.zeros(scale.shape, np.int8)),
+                *(levels, self._constant(f"{step.name}/scale", scale)),
+                self._constant(f"{step.name}/zeros", np.full(scale.shape, zero)),
                 *(self._one(), self._zero(step.name)),
                 self._constant(f"{step.name}/bias", step.bias),
             ]
@@ -210,11 +213,9 @@ class _Writer:
         scale = (step.multiplier / 2.0**step.shift).astype(np.float32)
         scales = self._constant(f"{step.name}/scale", scale)
         kernel = step.kernel if dense else step.kernel.transpose(3, 2, 0, 1)
-        weights = [
-            self._levels(step, kernel),
-            scales,
-            self._constant(f"{step.name}/zeros", np.zeros(scale.shape, np.int8)),
-        ]
+        levels, zero = self._levels(step, kernel)
+        zeros = self._constant(f"{step.name}/zeros", np.full(scale.shape, zero))
+        weights = [levels, scales, zeros]
         bias = [
             self._constant(f"{step.name}/bias", step.bias),
             scales,
@@ -244,11 +245,12 @@ class _Writer:
         """The int32 accumulator."""
         x, y = step.inputs[0].name, f"{step.name}/product"
         if step.layer.kind == "dense":
-            levels = self._levels(step, step.kernel)
-            return self._node("MatMulInteger", [x, levels, self._zero(x)], y)
+            levels, zero = self._levels(step, step.kernel)
+            zeros = [self._constant(f"zero_{MIDDLE}", zero)] if zero else []
+            return self._node("MatMulInteger", [x, levels, self._zero(x), *zeros], y)
         # onnxruntime's ConvInteger has unsigned weights only.
-        kernel = step.kernel.transpose(3, 2, 0, 1).astype(np.int16) + MIDDLE
-        weights = self._constant(f"{step.name}/kernel", kernel.astype(np.uint8))
+        kernel = _unsigned(step.kernel.transpose(3, 2, 0, 1))
+        weights = self._constant(f"{step.name}/kernel", kernel)
         middle = self._constant(f"zero_{MIDDLE}", np.uint8(MIDDLE))
         inputs = [x, weights, self._zero(x), middle]
         return self._node("ConvInteger", inputs, y, **_window(step))
@@ -333,16 +335,21 @@ class _Writer:
             rows.append(self._node("Flatten", [last], f"{x.name}/row"))
         self._node("Concat", rows, step.name, axis=1)
 
-    def _levels(self, step: Multiply, kernel: np.ndarray) -> str:
-        """Weights as int8; four bits each in the file where they fit.
+    def _levels(self, step: Multiply, kernel: np.ndarray) -> tuple[str, np.integer]:
+        """Weights as int8, or as uint8 where their products need it, and what stands for 0.
 
-        Runtimes fold the conversion when they load the model. Few have kernels for 4 bits.
+        Four bits each in the file where they fit. Runtimes fold the conversion when they load the
+        model. Few have kernels for 4 bits.
         """
         facts, name = step.facts, f"{step.name}/kernel"
-        if facts.weight_low < NARROW[0] or facts.weight_high > NARROW[1]:
-            return self._constant(name, kernel)
+        low, high = facts.weight_low, facts.weight_high
+        if self.zeros[step.inputs[0].name] and max(-low, high) > PAIRED:
+            return self._constant(name, _unsigned(kernel)), np.uint8(MIDDLE)
+        if low < NARROW[0] or high > NARROW[1]:
+            return self._constant(name, kernel), np.int8(0)
         packed = self._constant(name, kernel, narrow=True)
-        return self._node("Cast", [packed], f"{step.name}/levels", to=_type("INT8"))
+        levels = self._node("Cast", [packed], f"{step.name}/levels", to=_type("INT8"))
+        return levels, np.int8(0)
 
     def _real(self, x: str, name: str) -> str:
         """A tensor's values as float64."""
@@ -407,6 +414,11 @@ def _window(step: Multiply) -> dict[str, Any]:
     if step.layer.depthwise:
         window["group"] = step.layer.features
     return window
+
+
+def _unsigned(kernel: np.ndarray) -> np.ndarray:
+    """Levels as uint8, with `MIDDLE` for 0."""
+    return (kernel.astype(np.int16) + MIDDLE).astype(np.uint8)
 
 
 def _flat(pads: Pads) -> list[int]:

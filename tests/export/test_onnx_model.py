@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,12 +12,13 @@ import numpy as np
 import onnx
 import pytest
 from export_networks import NETWORKS
-from networks import random_images
+from networks import quantized, random_images
 
 from qevo.errors import QevoError
 from qevo.export import first_difference, onnx_model, run_onnx
-from qevo.export.onnx_model import Form
-from qevo.nets import QuantizedNetwork
+from qevo.export.onnx_model import Form, zero_points
+from qevo.export.steps import Multiply, steps_of
+from qevo.nets import Float, LeNet300, PixelScaling, QuantizedNetwork
 
 
 @pytest.mark.parametrize("form", ["integer", "qdq"])
@@ -44,6 +46,41 @@ def test_weights_take_four_bits_where_they_fit(form: Form) -> None:
         assert kernel.data_type == (onnx.TensorProto.INT8 if wide else onnx.TensorProto.INT4)
         count = int(np.prod(kernel.dims))
         assert len(kernel.raw_data) == (count if wide else (count + 1) // 2)
+
+
+def signed_dense() -> QuantizedNetwork:
+    """Layers of 8 bits, the first one of pixels from -1 to 1."""
+    numerics = Float(scaling=PixelScaling(scale=(2 / 255,), offset=(-1.0,)))
+    module = LeNet300(hidden=(13,), classes=5, numerics=numerics)
+    return quantized(module, (6, 7, 1), bits=8)
+
+
+@pytest.mark.parametrize("form", ["integer", "qdq"])
+@pytest.mark.parametrize("make", [signed_dense, NETWORKS["detector"]])
+def test_two_products_fit_sixteen_bits(make: Callable[[], QuantizedNetwork], form: Form) -> None:
+    """Processors without VNNI add up two products of uint8 and int8 in 16 bits, which saturate."""
+    network = make()
+    images = random_images(network.image_shape, 7, seed=1)
+    np.testing.assert_array_equal(
+        run_onnx(onnx_model(network, form), images).values, network(images)
+    )
+    zeros = zero_points(steps_of(network))
+    found, wide = initializers(network, form), 0
+    for step in steps_of(network):
+        if not isinstance(step, Multiply):
+            continue
+        kernel = onnx.numpy_helper.to_array(found[f"{step.name}/kernel"])
+        signed = zeros[step.inputs[0].name] > 0
+        if kernel.dtype == np.int8:
+            most = 255 if signed else 127
+            assert 2 * most * int(np.abs(kernel.astype(int)).max()) < 2**15
+        else:
+            wide += 1
+            assert kernel.dtype == np.uint8
+            assert np.array_equal(
+                np.sort(kernel, axis=None), np.sort(step.kernel.astype(int) + 128, axis=None)
+            )
+    assert wide
 
 
 def test_equal_networks_give_equal_bytes() -> None:
