@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from qevo.core.algorithm import Algorithm
-from qevo.core.problem import Metrics, Problem
+from qevo.core.problem import Metrics, Problem, missing
 from qevo.core.proposal import Proposal
 from qevo.core.random import uniform_levels
 from qevo.core.selection import WORST
@@ -123,7 +123,7 @@ class LocalSearch(Algorithm):
         Returns:
           The genes int8 ``[N]`` after the last move, and the journal.
         """
-        raise NotImplementedError
+        raise missing(self, "walk(key, genes, generation)")
 
     def start(self, key: jax.Array) -> ChainState:
         """The space's start for the first chain, and uniform solutions for the others."""

@@ -13,7 +13,7 @@ import numpy as np
 from flax import struct
 
 from qevo.core.evosax_base import EvolutionaryAlgorithm, Params
-from qevo.core.problem import Metrics, Problem
+from qevo.core.problem import Metrics, Problem, missing
 from qevo.core.proposal import Proposal
 from qevo.core.selection import WORST, Stage
 from qevo.core.space import INT32, Space
@@ -79,21 +79,21 @@ class Algorithm(EvolutionaryAlgorithm):
 
         It may hold the space's own arrays; a run copies them.
         """
-        raise NotImplementedError
+        raise missing(self, "start(key)")
 
     def propose(self, key: jax.Array, state: Any) -> tuple[Proposal, Any]:
         """The candidates of one generation, and the state with what `update` needs of them."""
-        raise NotImplementedError
+        raise missing(self, "propose(key, state)")
 
     def update(
         self, key: jax.Array, proposal: Proposal, fitness: jax.Array, state: Any
     ) -> tuple[Any, Metrics]:
         """Learn from fitness int32 ``[P]``; also returns int32 scalars for the log."""
-        raise NotImplementedError
+        raise missing(self, "update(key, proposal, fitness, state)")
 
     def context(self, state: Any) -> jax.Array:
         """The genes int8 ``[N]`` that this generation's candidates edit."""
-        raise NotImplementedError
+        raise missing(self, "context(state)")
 
     def solution(self, state: Any) -> jax.Array:
         """The genes int8 ``[N]`` that the algorithm would answer with now."""

@@ -128,7 +128,11 @@ def evolve(
     key = seed if isinstance(seed, jax.Array) else jax.random.key(seed)
     rules = Rules(generations, validate_every, patience, target)
     check_setup(algorithm, problem, rules)
-    check_counts(scan_length=scan_length, candidate_chunk=candidate_chunk)
+    check_counts(
+        scan_length=scan_length,
+        candidate_chunk=candidate_chunk,
+        checkpoint_generations=checkpoint_generations,
+    )
     if resume and folder is None:
         raise QevoError("resume needs the folder of the run")
     chunk = candidate_chunk if candidate_chunk is not None else problem.candidate_chunk

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from qevo.core.algorithm import Algorithm
+from qevo.core.contract import check_metrics, check_proposal, check_state
 from qevo.core.problem import Metrics, Problem, int32_scalar
 from qevo.core.proposal import Share, edit
 from qevo.core.selection import staged_scores
@@ -100,9 +101,11 @@ def run_generation(
     batch = problem.batch(keys[0])
     context = algorithm.context(carry.state)
     proposal, state = algorithm.propose(keys[1], carry.state)
+    check_proposal(algorithm, proposal)
     score = functools.partial(_scores, problem, context, chunk=chunk, mesh=mesh)
     fitness = staged_scores(score, proposal.share, batch, algorithm.stages, algorithm.spared)
     state, metrics = algorithm.update(keys[2], proposal, fitness, state)
+    check_state(algorithm, carry.state, state)
 
     generation = carry.generation + 1
     winner = jnp.argmin(fitness)
@@ -121,8 +124,9 @@ def run_generation(
         "median": jnp.sort(fitness)[scored // 2],
         "accepted": archive.fitness,
         **seen,
-        **metrics,
     }
+    check_metrics(algorithm, metrics, record)
+    record |= metrics
     return Carry(state, archive, generation, rules.done(generation, archive)), record
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qevo.core.problem import Problem
+from qevo.core.problem import Problem, missing
 
 
 class Changes(NamedTuple):
@@ -35,7 +35,7 @@ class MoveProblem(Problem):
         Args:
           genes: int8 ``[N]``.
         """
-        raise NotImplementedError
+        raise missing(self, "moves(genes)")
 
     def move(self, genes: jax.Array, state: Any, position: jax.Array, value: jax.Array) -> Any:
         """The changes after one move; moving to the present value changes nothing.
@@ -46,7 +46,7 @@ class MoveProblem(Problem):
           position: int32 ``[]``, the gene.
           value: int8 ``[]``, what it becomes.
         """
-        raise NotImplementedError
+        raise missing(self, "move(genes, state, position, value)")
 
 
 class FocusedProblem(Problem):
@@ -57,7 +57,7 @@ class FocusedProblem(Problem):
 
     def focused(self, genes: jax.Array) -> Any:
         """The state from scratch: a pytree with the fitness int32 ``[]`` as ``fitness``."""
-        raise NotImplementedError
+        raise missing(self, "focused(genes)")
 
     def focus(self, genes: jax.Array, state: Any, draw: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The genes of a random violated constraint, and what flipping each would break.
@@ -73,11 +73,11 @@ class FocusedProblem(Problem):
           Positions int32 ``[k]``, N for padding, and the number int32 ``[k]`` of constraints that
           hold now and would not after the flip.
         """
-        raise NotImplementedError
+        raise missing(self, "focus(genes, state, draw)")
 
     def flip(self, genes: jax.Array, state: Any, position: jax.Array) -> Any:
         """The state after one flip; ``genes`` are those before it. Position N flips nothing."""
-        raise NotImplementedError
+        raise missing(self, "flip(genes, state, position)")
 
 
 def weighted_choice(weights: jax.Array, draw: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -42,7 +42,7 @@ class Problem(EvosaxProblem):
 
     def fitness(self, solution: Any, batch: Any) -> jax.Array:
         """Fitness int32 ``[]`` of one decoded solution."""
-        raise NotImplementedError
+        raise missing(self, "fitness(solution, batch)")
 
     def validation(self, solution: Any) -> tuple[jax.Array, Metrics] | None:
         """Fitness int32 ``[]`` on data that candidates are not picked on, and more for the log.
@@ -176,9 +176,18 @@ class Problem(EvosaxProblem):
         return self.space.decode(genes.astype(jnp.int8))
 
 
+def missing(subclass: Any, method: str) -> NotImplementedError:
+    """The error of a subclass that leaves out a method it must write."""
+    return NotImplementedError(f"{type(subclass).__name__} does not define {method}")
+
+
 def int32_scalar(fitness: Any) -> jax.Array:
     """A fitness as int32 ``[]``, of an int or an int32; raises TypeError for anything else."""
     value = fitness
+    if fitness is None:
+        raise TypeError(
+            "fitness must be one integer (and is minimised), got None: is there a return?"
+        )
     if not hasattr(fitness, "dtype"):
         value = jnp.asarray(fitness, jnp.int32 if type(fitness) is int else None)
     if not jnp.issubdtype(value.dtype, jnp.integer) or value.ndim:

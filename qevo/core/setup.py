@@ -29,6 +29,7 @@ def check_setup(algorithm: Algorithm, problem: Problem, rules: Rules) -> None:
     check_counts(
         generations=rules.generations, validate_every=rules.validate_every, patience=rules.patience
     )
+    check_counts(candidate_chunk=problem.candidate_chunk, batch_chunk=problem.batch_chunk)
     ours, theirs = algorithm.space, problem.space
     if ours.layout != theirs.layout or ours.blocks != theirs.blocks:
         what = "blocks" if ours.layout == theirs.layout else "spaces"

@@ -300,7 +300,7 @@ def _check_leaf(name: str, leaf: Leaf, values: dict[str, np.ndarray]) -> None:
     if low.min() < GENE_MIN or high.max() > GENE_MAX:
         raise QevoError(
             f"{name}: gene bounds {low.min()}..{high.max()} leave int8 ({GENE_MIN}..{GENE_MAX});"
-            " use base and step for larger numbers"
+            " Space.between takes other bounds, base and step larger numbers"
         )
     if np.any(low > start) or np.any(start > high):
         bad = int(np.argmax((low > start) | (start > high)))

@@ -147,7 +147,10 @@ def restore(description: dict[str, Any], module: nn.Module | None) -> nn.Module:
         # Through JSON, where tuples are lists.
         given = json.loads(json.dumps(describe(module)))
         if _known(given) != _known(description):
-            raise QevoError(f"holds the architecture {description}, the given module is {given}")
+            own = "; it is qevo's own and needs no module" if name in STORED else ""
+            raise QevoError(
+                f"holds the architecture {description}, the given module is {given}{own}"
+            )
         return module
     if name not in STORED:
         raise QevoError(f"holds the architecture {name}, which is not qevo's: pass module=")

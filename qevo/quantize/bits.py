@@ -37,5 +37,6 @@ def bits_per_layer(bits: BitsByPattern, layers: Iterable[str]) -> dict[str, str 
         matches = [value for pattern, value in rules.items() if fnmatchcase(name, pattern)]
         if not matches:
             raise QevoError(f"bits: no pattern matches layer {name}; add '*' for the rest")
-        resolved[name] = matches[-1]
+        last = matches[-1]
+        resolved[name] = last if isinstance(last, str) else int(last)  # numpy's are no JSON
     return resolved

@@ -119,7 +119,7 @@ def test_samples_reach_the_bounds_and_no_further() -> None:
         (Leaf((0,), 0, 1), "w: a leaf needs at least one gene, its shape is (0,)"),
         (Leaf((2,), 0.5, 1), "w: low must be integers, got dtype float64"),
         (Leaf((2,), 0, [1, 2, 3]), "w: high has shape (3,), which does not fit the leaf's (2,)"),
-        (Leaf((2,), -129, 1), "w: gene bounds -129..1 leave int8 (-128..127); use base and step"),
+        (Leaf((2,), -129, 1), "w: gene bounds -129..1 leave int8 (-128..127); Space.between"),
         (Leaf((2,), 0, 128), "w: gene bounds 0..128 leave int8"),
         (Leaf((2,), 0, 3, [1, 4]), "w: gene 1 starts at 4, outside its bounds 0..3"),
         (Leaf((2,), 0, 3, -1), "w: gene 0 starts at -1, outside its bounds 0..3"),
