@@ -20,7 +20,7 @@ from qevo.nets.channels import pad_channels
 from qevo.nets.images import UNIT_RANGE, PixelScaling
 from qevo.nets.maps import in_a_row
 from qevo.nets.numerics import Activation, Head, Numerics, Product, SumActivation
-from qevo.nets.pooling import max_pool
+from qevo.nets.pooling import check_fits, max_pool
 from qevo.nets.upsampling import upsample
 
 BATCH_NORM_EPSILON = 1e-5
@@ -72,6 +72,9 @@ class _FloatProduct(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         layer = self.layer
+        if layer.kind == "conv":
+            pads = explicit_padding(layer.padding, x.shape[1:3], layer.kernel, layer.strides)
+            check_fits(str(self.name), layer.kernel, x.shape[1:3], pads)
         kernel = self.param("kernel", _KERNEL_INIT, layer.kernel_shape(x.shape[-1]))
         z = multiply(x, kernel, layer)
         if layer.batch_norm:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import quantized, random_images, random_variables
 
+from qevo import QevoError
 from qevo.nets import (
     ARCHITECTURES,
     RAW_PIXELS,
@@ -178,6 +179,20 @@ def test_max_pool(dtype: Any, padding: str, window: Any, strides: Any) -> None:
     found = max_pool(jnp.asarray(x), window, strides, padding)
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("lenet_5", 1, "max_pool: a window of 2x2 on a map of 1x1: the images are too small"),
+        ("lenet_5", 8, "conv_1: a window of 5x5 on a map of 4x4: the images are too small"),
+        ("autoencoder", 8, "code: a window of 4x4 on a map of 2x2: the images are too small"),
+    ],
+)
+def test_images_too_small_for_a_network(name: str, size: int, message: str) -> None:
+    images = np.zeros((1, size, size, 1), np.uint8)
+    with pytest.raises(QevoError, match=message):
+        architecture(name).init(jax.random.key(0), images)
 
 
 @settings(max_examples=25)

@@ -201,6 +201,7 @@ def test_bits_by_pattern() -> None:
     assert found == {"stem": 8, "block_0/conv_0": 4, "block_0/conv_1": 2, "logits": "ternary"}
     # The last match counts, however specific.
     assert bits_per_layer({"stem": 8, "*": 3}, LAYERS)["stem"] == 3
+    assert type(bits_per_layer(np.int64(4), LAYERS)["stem"]) is int  # as a file can hold it
 
 
 @pytest.mark.parametrize(
