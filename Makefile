@@ -9,15 +9,16 @@ demo: .venv/installed ## evolve a ternary network on images that come with qevo:
 	$(BIN)/qevo train --name demo $(DEMO)
 
 test: .venv/installed-dev ## all tests but the slow and the accelerator ones
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-slow: .venv/installed-dev ## the slow tests, and those for a GPU or TPU where there is one
+test-slow: .venv/installed-dev ## the slow tests, all others compiled as users compile, and a GPU's or TPU's
 	$(BIN)/python -m pytest -m slow
+	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist worksteal
 	@if $(BIN)/python -c "import jax, sys; sys.exit(jax.default_backend() == 'cpu')"; \
 	then $(BIN)/python -m pytest -m accelerator; else echo "no accelerator here"; fi
 
 test-oldest: .venv-oldest/installed ## all tests but the slow ones, with the oldest versions allowed
-	.venv-oldest/bin/python -m pytest -n 2
+	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal
 
 bench: .venv/installed-dev ## where the time goes, and the share of pure inference
 	$(BIN)/python benchmarks/paths.py --output results/paths.json

@@ -140,6 +140,7 @@ def converge(size: int, seconds: float) -> dict[str, Any]:
         target=0,
         max_seconds=seconds,
         progress=False,
+        devices=1,  # whose threads use all cores; several would each draw all candidates
     )
     state = result.carry.state
     return {

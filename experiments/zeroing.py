@@ -29,7 +29,27 @@ METHODS = {  # who chooses the zeros
     "directed": "directed evolution",
 }
 RADIUS = 127  # of the problems: a weight may take any of its levels
-SHARES = (0.0, 0.5, 0.7, 0.8, 0.87, 0.91, 0.935, 0.95, 0.963, 0.973, 0.981, 0.988, 0.992, 0.995)
+SHARES = (
+    0.0,
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.87,
+    0.91,
+    0.935,
+    0.95,
+    0.963,
+    0.973,
+    0.981,
+    0.988,
+    0.992,
+    0.995,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ Leaves out the tests on full data sets where QEVO_DATA_DIR does not say where th
 
 import os
 import pathlib
+import subprocess
 import sys
 
 import hypothesis
@@ -19,22 +20,36 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("qevo")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Compile a program once, also across the processes that some tests start.
+# Compiling takes most of the time, and programs run once: a third of the time, and slower programs.
+_COMPILE_FAST = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1"
+)
 
-    Compiling takes most of the time: at a lower level of optimization the tests take a third less.
-    A run that asks for slow tests, or for those of an accelerator, has the level that users have.
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile fast, and a program once, also across the processes that some tests start.
+
+    A run that asks for slow tests, or for those of an accelerator, compiles as users do.
     """
-    if "not slow" in config.option.markexpr:
-        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+    if "not slow" in config.option.markexpr and "XLA_FLAGS" not in os.environ:
+        os.environ["XLA_FLAGS"] = _COMPILE_FAST if _accepted(_COMPILE_FAST) else ""
     cache = getattr(config, "cache", None)
     if cache is not None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache.mkdir("jax")))
         os.environ["XDG_CACHE_HOME"] = str(cache.mkdir("home"))  # plans; not the user's own
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def _accepted(flags: str) -> bool:
+    """Whether this XLA knows the flags; one that does not ends the process."""
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", "import jax; jax.devices()"]
+    return not subprocess.run(command, env=environment, capture_output=True, check=False).returncode
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")  # the longest ones first
     if os.environ.get("QEVO_DATA_DIR"):
         return
     left_out = [item for item in items if item.get_closest_marker("data")]

@@ -23,27 +23,29 @@ from qevo.algorithms import Coevolution, CoevolutionConfig
 from qevo.core import Algorithm, FunctionProblem, Leaf, Problem, Proposal, Result, Space, evolve
 from qevo.core.space import Block
 
-QUICK = {"xla_backend_optimization_level": 0}  # compiler options for a program that runs once
 
+def environment(devices: int | None = None) -> dict[str, str]:
+    """What a process of its own is started with, on so many devices that are forced on the host.
 
-def on_devices(count: int, code: str, *arguments: object, quick: bool = False) -> str:
-    """What code prints in a process of its own, on so many devices that are forced on the host.
-
-    It can import the tests' modules; warnings are errors. ``quick`` compiles fast, to slow code.
+    It can import the tests' modules, and compiles as the tests do.
     """
     here = pathlib.Path(__file__).parent
-    flags = f"--xla_force_host_platform_device_count={count}"
-    if quick:
-        flags += " --xla_backend_optimization_level=0"
     folders = [here, *(path for path in here.iterdir() if path.is_dir())]
-    environment = os.environ | {
+    flags = os.environ.get("XLA_FLAGS", "")
+    if devices is not None:
+        flags += f" --xla_force_host_platform_device_count={devices}"
+    return os.environ | {
         "PYTHONPATH": os.pathsep.join(map(str, folders)),
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": flags,
     }
+
+
+def on_devices(count: int, code: str, *arguments: object) -> str:
+    """What code prints in a process on ``count`` devices; warnings are errors."""
     command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=600
+        command, env=environment(count), capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

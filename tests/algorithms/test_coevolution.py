@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import QUICK, block_space, genes_of
+from support import block_space, genes_of
 
 from qevo.algorithms import Coevolution, CoevolutionConfig, CoevolutionState
 from qevo.core import Leaf, Proposal, Space, blocks
@@ -127,7 +127,7 @@ class Draws:
         def draw(key: jax.Array, state: CoevolutionState) -> Proposal:
             return algorithm.propose(key, state)[0]._replace(values=jnp.zeros((), jnp.int8))
 
-        self.draw = jax.jit(jax.vmap(draw, (0, None)), compiler_options=QUICK)
+        self.draw = jax.jit(jax.vmap(draw, (0, None)))
 
     def proposals(self, state: CoevolutionState) -> Proposal:
         return jax.tree.map(np.asarray, self.draw(self.keys, state))
@@ -220,7 +220,7 @@ def test_where_nothing_is_uncertain_nothing_is_drawn() -> None:
     space = block_space()
     algorithm = Coevolution(space, settings(grouping="block", group=2))
     state = uncertain(algorithm, np.zeros(space.size))
-    propose = jax.jit(algorithm.propose, compiler_options=QUICK)
+    propose = jax.jit(algorithm.propose)
     proposal, _ = propose(jax.random.key(0), state)
     np.testing.assert_array_equal(proposal.positions, [[space.size] * 2])
     candidates = proposal.apply(state.centre)

@@ -14,7 +14,7 @@ from directed_task import CONFIG, KEY, problem, run, space, states
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from support import QUICK, on_devices
+from support import on_devices
 
 from qevo.algorithms.directed import (
     IMPORTANCE_LIMIT,
@@ -168,7 +168,7 @@ def test_a_generation_holds_no_float() -> None:
         assert jnp.issubdtype(leaf.dtype, jnp.integer)
 
 
-least = jax.jit(least_values, compiler_options=QUICK)
+least = jax.jit(least_values)
 
 
 @settings(max_examples=60)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import QUICK
 
 from qevo.algorithms import EDA, EDAConfig, EDAState
 from qevo.algorithms.eda import selection_weights
@@ -66,7 +65,7 @@ def test_a_step_is_that_of_the_papers(name: str, space: Space) -> None:
     state = algorithm.start(KEY)
     low, width = np.asarray(space.low), algorithm.levels
     one = 1 / algorithm.total
-    step = jax.jit(lambda k, s: (algorithm.propose(k, s)[0], k), compiler_options=QUICK)
+    step = jax.jit(lambda k, s: (algorithm.propose(k, s)[0], k))
     for seed in range(3):
         before = shares(state)
         proposal, key = step(jax.random.key(seed), state)
@@ -139,7 +138,7 @@ def test_tables_of_few_genes_decide(size: int, levels: int) -> None:
     state, fitness = algorithm.start(KEY), jnp.arange(64, dtype=jnp.int32)
     values = jnp.where(fitness[:, None] < 16, algorithm.space.high, algorithm.space.low)
     values = jnp.broadcast_to(values, (64, size))
-    learn = jax.jit(algorithm.update, compiler_options=QUICK)
+    learn = jax.jit(algorithm.update)
     for _ in range(30):
         state, _ = learn(KEY, Proposal.whole(values), fitness, state)
     np.testing.assert_array_equal(algorithm.context(state), levels - 1)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import QUICK, Medians, Walk, on_devices, onemax, quadratic
+from support import Medians, Walk, on_devices, onemax, quadratic
 
 from qevo.algorithms import (
     EDA,
@@ -154,7 +154,7 @@ def test_the_bar_is_reached_block_by_block_too() -> None:
         return es.tell(key, population, fitness, state)
 
     keys = jax.random.split(jax.random.key(0), task.generations)
-    run = jax.jit(lambda state: jax.lax.scan(step, state, keys)[0], compiler_options=QUICK)
+    run = jax.jit(lambda state: jax.lax.scan(step, state, keys)[0])
     assert int(run(es.init(keys[0])).best_fitness) <= task.bar
 
 
@@ -189,7 +189,7 @@ print(json.dumps(found))
 @pytest.mark.slow
 def test_any_devices_give_the_same_bits() -> None:
     """Four of them are forced on the host, in a process apart."""
-    found = json.loads(on_devices(4, SHARDED, quick=True))
+    found = json.loads(on_devices(4, SHARDED))
     assert found.keys() == ALGORITHMS.keys()
     for name, (one, four) in found.items():
         assert one == four, name
@@ -235,7 +235,7 @@ def test_it_runs_in_an_evosax_loop_in_integers(make: Callable[[Space], Algorithm
         carry, logged = jax.lax.scan(step, (key, state, problem_state), length=30)
         return carry[1], logged
 
-    state, (population, metrics) = jax.jit(run, compiler_options=QUICK)(jax.random.key(3))
+    state, (population, metrics) = jax.jit(run)(jax.random.key(3))
     expected = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), dummy_solution)
     found = jax.tree.map(lambda leaf: (leaf.shape[2:], leaf.dtype), population)
     assert found == expected
@@ -251,7 +251,7 @@ def test_it_runs_in_an_evosax_loop_in_integers(make: Callable[[Space], Algorithm
     assert jax.tree.all(jax.tree.map(jnp.array_equal, jax.vmap(problem.space.decode)(genes), flat))
 
     seeds = jnp.stack([jax.random.key(3), jax.random.key(4)])
-    several, _ = jax.jit(jax.vmap(run), compiler_options=QUICK)(seeds)
+    several, _ = jax.jit(jax.vmap(run))(seeds)
     one = jax.tree.map(lambda leaf: leaf[0], several)
     for mine, alone in zip(jax.tree.leaves(one), jax.tree.leaves(state), strict=True):
         np.testing.assert_array_equal(mine, alone)

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from support import QUICK
 
 from qevo.algorithms import Columns, ColumnSearch, evolve_columns, integer_columns, least_squares
 from qevo.algorithms.least_squares import LIMIT, MAX_DEPTH
@@ -21,7 +20,7 @@ from qevo.integer import audit
 SHORT = ColumnSearch(generations=300)
 
 # The same program, compiled in less time.
-evolve = jax.jit(evolve_columns, static_argnums=2, compiler_options=QUICK)
+evolve = jax.jit(evolve_columns, static_argnums=2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,7 +252,7 @@ def test_columns_do_not_depend_on_what_is_solved_beside_them(
     columns, key = problem.columns(start), jax.random.key(0)
     size = SHORT.candidates * len(start)
     monkeypatch.setattr(least_squares, "_CACHED", size * at_once)
-    again = jax.jit(evolve_columns.__wrapped__, static_argnums=2, compiler_options=QUICK)
+    again = jax.jit(evolve_columns.__wrapped__, static_argnums=2)
     np.testing.assert_array_equal(again(key, columns, SHORT), expected.T)
     monkeypatch.undo()
     few = Columns(*(part[:at_once] for part in columns[:4]), *columns[4:])

@@ -164,7 +164,7 @@ print(json.dumps(found))
 @pytest.mark.slow
 def test_chains_are_shared_out_over_devices_with_the_same_bits() -> None:
     """Four of them are forced on the host, in a process apart."""
-    found = json.loads(on_devices(4, SHARDED, quick=True))
+    found = json.loads(on_devices(4, SHARDED))
     for name, (one, four, two) in found.items():
         assert one == four == two, name
 

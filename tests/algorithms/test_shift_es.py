@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import QUICK, block_space, genes_of, quadratic
+from support import block_space, genes_of, quadratic
 
 from qevo.algorithms import ShiftConfig, ShiftES, ShiftState
 from qevo.core import FunctionProblem, Leaf, Proposal, Space, blocks, evolve
@@ -53,10 +53,10 @@ class Search:
     def __init__(self, space: Space, config: ShiftConfig):
         self.algorithm = ShiftES(space, config)
         self.start = self.algorithm.start(KEY)
-        self.propose = jax.jit(self.algorithm.propose, compiler_options=QUICK)
-        self.update = jax.jit(self.algorithm.update, compiler_options=QUICK)
+        self.propose = jax.jit(self.algorithm.propose)
+        self.update = jax.jit(self.algorithm.update)
         propose = jax.vmap(lambda key, state: self.algorithm.propose(key, state)[0], (0, None))
-        self.draw = jax.jit(propose, compiler_options=QUICK)
+        self.draw = jax.jit(propose)
 
     def draws(self, count: int, state: ShiftState | None = None, seed: int = 7) -> Proposal:
         """Proposals ``[count, ...]`` under different keys."""
@@ -163,7 +163,7 @@ def test_equal_mutants_do_not_draw_the_share_to_one_side() -> None:
     proposal = search.propose(KEY, search.start)[0]
     level = jnp.zeros(16, jnp.int32)
     update = jax.vmap(lambda key: search.algorithm.update(key, proposal, level, search.start)[0])
-    share = jax.jit(update, compiler_options=QUICK)(jax.random.split(KEY, 2000)).share
+    share = jax.jit(update)(jax.random.split(KEY, 2000)).share
     rose = np.mean(np.asarray(share) > int(search.start.share))
     assert abs(rose - (0.5 * 6 / 13 + 0.25)) < 0.05  # 6 of 13 mutants have double the share
 
@@ -182,7 +182,7 @@ def test_the_parent_is_the_first_candidate_and_its_fitness_never_rises() -> None
         return after, (context, proposal.apply(context), fitness, algorithm.context(after), metrics)
 
     keys = jax.random.split(KEY, 120)
-    run = jax.jit(lambda state: jax.lax.scan(step, state, keys)[1], compiler_options=QUICK)
+    run = jax.jit(lambda state: jax.lax.scan(step, state, keys)[1])
     contexts, candidates, fitness, after, metrics = jax.tree.map(np.asarray, run(search.start))
     np.testing.assert_array_equal(candidates[:, 0], contexts)
     np.testing.assert_array_equal(after[:-1], contexts[1:])
@@ -255,7 +255,7 @@ def test_an_order_takes_blocks_in_turn_and_scores_agree_with_dense_candidates() 
         return after, (proposal, fitness, dense, metrics["crossed"])
 
     keys = jax.random.split(jax.random.key(4), 45)
-    run = jax.jit(lambda state: jax.lax.scan(step, state, keys)[1], compiler_options=QUICK)
+    run = jax.jit(lambda state: jax.lax.scan(step, state, keys)[1])
     proposals, fitness, dense, crossed = jax.tree.map(np.asarray, run(search.start))
     np.testing.assert_array_equal(fitness, dense)
     assert np.all(np.diff(fitness[:, 0]) <= 0)

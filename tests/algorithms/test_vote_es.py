@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import QUICK
 
 from qevo.algorithms import VoteConfig, VoteES, VoteState
 from qevo.core import Leaf, Proposal, Space
@@ -28,7 +27,7 @@ def space() -> Space:
 def test_pairs_mirror_each_other_within_the_bounds() -> None:
     algorithm = VoteES(space(), VoteConfig(population=8, group=10))
     state = algorithm.start(KEY)
-    propose = jax.jit(jax.vmap(lambda k: algorithm.propose(k, state)[0]), compiler_options=QUICK)
+    propose = jax.jit(jax.vmap(lambda k: algorithm.propose(k, state)[0]))
     drawn = propose(jax.random.split(KEY, 50))
     start = np.asarray(state.parent, int)
     seen = set()
@@ -75,7 +74,7 @@ def test_chance_moves_as_many_genes_as_it_may_and_fewer_later() -> None:
     config = VoteConfig(population=512, group=100, chance=0.2, memory=0.0, least=1)
     algorithm = VoteES(Space.integers(100, -100, 100), config)
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @functools.partial(jax.jit)
     @functools.partial(jax.vmap, in_axes=(0, None))
     def moved(key: jax.Array, state: VoteState) -> jax.Array:
         proposal, state = algorithm.propose(key, state)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import QUICK, genes_of
+from support import genes_of
 
 from qevo.core import Leaf, Space, blocks
 from qevo.core.space import Block
@@ -66,7 +66,7 @@ def test_a_block_at_a_place_is_what_numpy_cuts_out(space: Space, first: int, see
             made.append((mine, positions, blocks.decode_at(space, block, channel, mine)))
         return made, jax.tree.leaves(space.decode(jnp.asarray(genes)))
 
-    found, solution = jax.jit(cut, compiler_options=QUICK)(channels, places)
+    found, solution = jax.jit(cut)(channels, places)
     covered = []
     for at, block in enumerate(space.blocks):
         mine, positions, decoded = found[at]

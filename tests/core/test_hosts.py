@@ -1,7 +1,6 @@
 """Two processes on loopback: the bits of one, agreement on the end, no hang when one dies."""
 
 import json
-import os
 import pathlib
 import signal
 import socket
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 from safetensors.numpy import load_file
-from support import noisy_search, state, walk
+from support import environment, noisy_search, state, walk
 
 from qevo.core.folder import CHECKPOINT, METRICS
 from qevo.core.hosts import AUTO, Hosts, agreed, check_same, connected, from_first
@@ -26,7 +25,7 @@ HEARTBEAT = 4
 JOIN = """
 import pathlib, sys, time
 from qevo.core.hosts import Hosts, connected, from_first
-from support import noisy_search, state, walk
+from support import environment, noisy_search, state, walk
 
 address, process, heartbeat, folder = sys.argv[1:]
 process, folder = int(process), pathlib.Path(folder)
@@ -94,20 +93,14 @@ with connected(hosts):
 
 def start(program: str, folder: pathlib.Path) -> list[subprocess.Popen[str]]:
     """Both processes of a run, with two forced devices each."""
-    here = pathlib.Path(__file__).parent
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = os.environ | {
-        "PYTHONPATH": str(here.parent),
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-    }
     command = (sys.executable, "-W", "error", "-c", program, address)
     return [
         subprocess.Popen(
             [*command, str(process), str(HEARTBEAT), str(folder)],
-            env=environment,
+            env=environment(2),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -259,5 +252,4 @@ def test_imports_leave_the_devices_alone() -> None:
     """JAX connects to other processes only before it has looked for devices."""
     program = "import jax, qevo.cli; jax.config.update('jax_num_cpu_devices', 3); "
     program += "assert len(jax.devices()) == 3"
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", program], env=environment(), check=True)

@@ -11,7 +11,7 @@ import pytest
 from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import jaxprs_in_params
-from support import QUICK, Medians, Walk, onemax, quadratic
+from support import Medians, Walk, onemax, quadratic
 
 from qevo.core import FunctionProblem, Leaf, Problem, Proposal, Space, blocks, evolve
 from qevo.core.blocks import Place
@@ -87,7 +87,7 @@ def test_a_block_scores_as_the_whole_at_every_place(
     problem, draw = Products.of(batch_chunk), np.random.RandomState(2)
     space, batch = problem.space, problem.batch(jax.random.key(0))
     context = jnp.asarray(draw.randint(-9, 10, space.size), jnp.int8)
-    score = jax.jit(partial(problem.scores, chunk=chunk), compiler_options=QUICK)
+    score = jax.jit(partial(problem.scores, chunk=chunk))
     one = jax.jit(lambda genes: problem.fitness(space.decode(genes), batch))
     for number, channel in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0)):
         block = space.blocks[number]

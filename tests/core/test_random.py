@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.extend.random import threefry_2x32
-from support import QUICK
 
 from qevo.core import random
 from qevo.core.random import (
@@ -28,7 +27,7 @@ from qevo.integer import audit
 GENES = 24
 SIZES = [(1, 1), (1, 24), (3, 8), (6, 1)]  # groups, genes of each
 PARTLY = [(1, 7), (2, 5), (3, 8)]  # of which as many are used as is said
-draw_positions = jax.jit(weighted_positions, static_argnums=(2, 3), compiler_options=QUICK)
+draw_positions = jax.jit(weighted_positions, static_argnums=(2, 3))
 
 
 @given(

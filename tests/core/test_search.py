@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import QUICK, Medians, Walk, onemax
+from support import Medians, Walk, onemax
 
 from qevo.core import evolve, search
 from qevo.errors import QevoError
@@ -23,9 +23,7 @@ def test_runs_over_seeds_are_those_of_evolve(settings: dict[str, Any]) -> None:
     problem = onemax(GENES)
     walk = Walk(problem.space)
     keys = jnp.stack([jax.random.key(seed) for seed in range(3)])
-    run = jax.jit(
-        jax.vmap(lambda key: search(walk, problem, key, **settings)), compiler_options=QUICK
-    )
+    run = jax.jit(jax.vmap(lambda key: search(walk, problem, key, **settings)))
     found = run(keys)
     assert len({int(n) for n in found.generations}) > 1 or "target" not in settings
     for index, key in enumerate(keys):
@@ -44,7 +42,6 @@ def test_a_validated_run_ends_with_a_look() -> None:
         settings = {"generations": generations, "validate_every": 4}
         found = jax.jit(
             lambda key, settings=settings: search(walk, problem, key, **settings),
-            compiler_options=QUICK,
         )(jax.random.key(5))
         result = evolve(walk, problem, 5, progress=False, devices=1, **settings)
         assert (int(found.fitness), int(found.found)) == (result.fitness, result.found)
@@ -56,7 +53,6 @@ def test_the_number_of_generations_may_be_traced() -> None:
     walk = Walk(problem.space)
     done = jax.jit(
         lambda n: search(walk, problem, jax.random.key(0), generations=n).generations,
-        compiler_options=QUICK,
     )
     assert [int(done(jnp.int32(n))) for n in (2, 5)] == [2, 5]
 

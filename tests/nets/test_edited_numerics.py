@@ -14,7 +14,6 @@ import pytest
 from flax import linen as nn
 from flax.core import FrozenDict
 from networks import mixed_paths, quantized, random_images
-from support import QUICK
 
 from qevo.core.sharing import split
 from qevo.nets import Float, Integer, QuantizedNetwork
@@ -128,7 +127,7 @@ class Whole:
 
     def __init__(self, network: QuantizedNetwork):
         module = network.module.clone(numerics=Integer(network.layers, network.ranges))
-        self.run = jax.jit(functools.partial(forward, module), compiler_options=QUICK)
+        self.run = jax.jit(functools.partial(forward, module))
         self.images = inputs(network)
 
     def __call__(self, weights: Any, constants: Any) -> np.ndarray:
@@ -164,7 +163,7 @@ def test_any_layer_may_be_edited(
         for place, name in enumerate(names)
     }
     stacked = {name: jax.tree.map(lambda *a: np.stack(a), *edits[name]) for name in names}
-    found = jax.jit(edited, compiler_options=QUICK)(stacked)
+    found = jax.jit(edited)(stacked)
     for name in names:
         for kind, one, mine in zip(KINDS, edits[name], found[name], strict=True):
             expected = logits(*replaced(network, name, one, "both"))
@@ -191,7 +190,7 @@ def test_of_a_layer_some_arrays_may_be_edited(
             for name, one in edits.items()
         }
 
-    found = jax.jit(edited, compiler_options=QUICK)(edits)
+    found = jax.jit(edited)(edits)
     for name, one in edits.items():
         expected = logits(*replaced(network, name, one, part))
         assert not np.array_equal(expected, logits(*replaced(network, name, one, "none")))

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks import mixed_paths, quantized, with_paths
-from support import QUICK
 
 from qevo.algorithms import Coevolution, CoevolutionConfig, ShiftConfig, ShiftES
 from qevo.core import evolve
@@ -74,7 +73,7 @@ def test_scores_are_those_of_the_networks_one_by_one(
     values = draw.randint(low[positions], high[positions] + 1).astype(np.int8)
     share = Proposal(jnp.asarray(positions, jnp.int32), jnp.asarray(values)).share
     batch = problem.images, problem.targets
-    run = jax.jit(problem.scores, static_argnames="chunk", compiler_options=QUICK)
+    run = jax.jit(problem.scores, static_argnames="chunk")
     scores = run(space.start, share, batch, chunk=2)
 
     fixed = FixedImages.of(network)
@@ -125,7 +124,7 @@ def test_the_worst_images_fill_int32_and_no_more(network: QuantizedNetwork) -> N
         black, white, white, white, white, loss="squared_error", batch_size=60
     )
     start = problem.space.decode(problem.space.start)
-    loss, _ = jax.jit(problem.validation, compiler_options=QUICK)(start)
+    loss, _ = jax.jit(problem.validation)(start)
     assert 2**29 < int(loss) < 2**31
     assert problem.loss_per_image(int(loss), 60) == pytest.approx(127**2, rel=1e-4)
 

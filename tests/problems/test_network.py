@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tiny
 from networks import mixed_paths, quantized, with_paths
-from support import QUICK, on_devices
+from support import on_devices
 
 from qevo.algorithms import Coevolution, CoevolutionConfig
 from qevo.core import Proposal, blocks
@@ -298,7 +298,7 @@ class TestFitness:
         fast = problem_of(network, batch_size=len(LABELS), arithmetic="fast")
         fast = with_paths(fast, mixed_paths(network))
         for candidate, chunk in ((problem, 1), (problem, None), (fast, 4)):
-            scores = jax.jit(candidate.scores, static_argnames="chunk", compiler_options=QUICK)(
+            scores = jax.jit(candidate.scores, static_argnames="chunk")(
                 space.start, share, batch, chunk=chunk
             )
             np.testing.assert_array_equal(scores, expected)
@@ -334,7 +334,7 @@ class Candidates:
                 place = Place(jnp.int32(number), jnp.int32(channel))
                 self.proposals.append(self._proposal(draw, place, blocks.size(space, block)))
         score = functools.partial(problem.scores, chunk=None)
-        whole = jax.jit(score, compiler_options=QUICK)
+        whole = jax.jit(score)
         self.expected = [
             np.asarray(whole(self.context, Proposal(*proposal[:2]).share, self.batch))
             for proposal in self.proposals
@@ -411,7 +411,7 @@ class TestBlocks:
         if arithmetic == "fast":
             problem = with_paths(problem, mixed_paths(network))
         score = functools.partial(problem.scores, chunk=candidate_chunk)
-        run = jax.jit(score, compiler_options=QUICK)
+        run = jax.jit(score)
         for proposal, expected in zip(candidates.proposals, candidates.expected, strict=True):
             scores = run(candidates.context, proposal.share, candidates.batch)
             assert scores.dtype == jnp.int32
@@ -469,7 +469,7 @@ again = block_search(folder / "again", resume=True, **one)
 runs = {"alone": alone, "together": together, "again": again}
 print(json.dumps({name: state(run, folder / name) for name, run in runs.items()}))
 """
-        found = json.loads(on_devices(8, code, tmp_path, quick=True))
+        found = json.loads(on_devices(8, code, tmp_path))
         assert found["together"] == found["alone"]
         assert found["again"] == found["alone"]
 

@@ -1,6 +1,5 @@
 """`qevo train` in two processes that share no folder: one run, in the first one's."""
 
-import os
 import pathlib
 import socket
 import subprocess
@@ -9,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import tiny
+from support import environment
 
 from qevo.run import TrainConfig
 from qevo.run import folder as files
@@ -19,12 +19,11 @@ def run_two(first: list[str], second: list[str]) -> list[subprocess.CompletedPro
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     hosts = ("--hosts.coordinator", address, "--hosts.processes", "2", "--hosts.heartbeat", "20")
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "qevo", "train", *words, *hosts, "--hosts.process", str(index)],
-            env=environment,
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
