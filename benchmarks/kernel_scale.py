@@ -33,7 +33,7 @@ from qevo.core.space import Space
 
 STEPS = 4  # sizes per decade
 CALL = 10  # generations in a call, after each of which the answer is looked at
-HUGE_POPULATION = 8  # candidates of the generation that is measured alone, two bytes a gene each
+HUGE_POPULATION = 16  # candidates of the generation that is measured alone, two bytes a gene each
 _FOREVER = 1 << 30
 _ROWS = 120  # sums of as many bits fit an int8
 _UNIFORMS = 12  # their sum is close to a normal number, of variance 1 in units of their range
@@ -178,7 +178,11 @@ def _power(rows: list[dict[str, Any]], name: str) -> float:
 
 
 def extrapolated(rows: list[dict[str, Any]], genes: int) -> dict[str, Any]:
-    """Generations to convergence of a larger size, by the growth of evaluations; no measurement."""
+    """Generations to convergence of a larger size, by the growth of evaluations; no measurement.
+
+    As if so many candidates took as many evaluations as the 64 that the growth was measured with:
+    `EDAConfig.noisy` moves a table as far for each.
+    """
     power = exponents(rows).get("evaluations")
     if power is None:
         return {}

@@ -236,14 +236,20 @@ class EDA(Algorithm):
 
     def _moved(self, tables: jax.Array, votes: jax.Array, weights: jax.Array) -> jax.Array:
         """Tables int32 after a step, not yet within their margins; votes of the tables' shape."""
-        half = _WEIGHTS // 2
         if self.config.against_worst:
-            return tables + ((votes * self.step + half) >> TABLE_BITS)
+            return tables + _rounded(votes * self.step)
         # Frequencies of the selected: ties and rounding leave the sum of weights a little short.
         bits = self.total.bit_length() - 1
         scale = (1 << 30) // jnp.sum(weights, dtype=jnp.int32)  # 2**16 to 2**17
         frequency = (votes * scale + (1 << (29 - bits))) >> (30 - bits)
-        return tables + (((frequency - tables) * self.rate + half) >> TABLE_BITS)
+        return tables + _rounded((frequency - tables) * self.rate)
+
+
+def _rounded(products: jax.Array) -> jax.Array:
+    """Products over 2**14, to the nearest integer; halves away from 0, so that chance draws a table
+    to neither side."""
+    nearest = (jnp.abs(products) + _WEIGHTS // 2) >> TABLE_BITS
+    return jnp.where(products < 0, -nearest, nearest)
 
 
 def selection_weights(fitness: jax.Array, selected: int) -> jax.Array:

@@ -82,6 +82,32 @@ def test_a_step_is_that_of_the_papers(name: str, space: Space) -> None:
         np.testing.assert_allclose(found[inside], expected[inside], atol=(width + 2) * one)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        EDAConfig.noisy(10**8, 8),  # steps of a table's smallest unit
+        EDAConfig.noisy(10**8, 64),
+        EDAConfig(64, 16, rate=0.01, antithetic=False),
+        EDAConfig(64, 16, rate=0.01, against_worst=True),
+    ],
+    ids=["noisy, 8", "noisy, 64", "pbil", "against worst"],
+)
+def test_chance_draws_tables_to_neither_side(config: EDAConfig) -> None:
+    algorithm = EDA(Space.integers(4000, 0, 1), config)
+
+    def step(state: EDAState, key: jax.Array) -> tuple[EDAState, None]:
+        draw, order = jax.random.split(key)
+        proposal, state = algorithm.propose(draw, state)
+        noise = jax.random.permutation(order, jnp.arange(config.population, dtype=jnp.int32))
+        return algorithm.update(key, proposal, noise, state)[0], None
+
+    start = algorithm.start(KEY)
+    end, _ = jax.jit(lambda s: jax.lax.scan(step, s, jax.random.split(KEY, 100)))(start)
+    drift = (shares(end) - shares(start))[:, 1]
+    assert drift.std() > 0
+    assert abs(drift.mean()) < 4 * drift.std() / np.sqrt(len(drift))
+
+
 @pytest.mark.parametrize("antithetic", [False, True])
 @pytest.mark.parametrize("space", [bits(), levels()], ids=["bits", "levels"])
 def test_candidates_follow_the_tables(space: Space, antithetic: bool) -> None:
