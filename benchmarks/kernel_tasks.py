@@ -7,7 +7,17 @@ from collections.abc import Callable
 
 import jax
 
-from qevo.algorithms import EDA, EDAConfig, Genetic, GeneticConfig, ShiftConfig, ShiftES
+from qevo.algorithms import (
+    EDA,
+    Coevolution,
+    EDAConfig,
+    Genetic,
+    GeneticConfig,
+    RandomSearch,
+    ShiftConfig,
+    ShiftES,
+    VoteES,
+)
 from qevo.algorithms.annealing import Annealing
 from qevo.algorithms.focused import FocusedSearch
 from qevo.algorithms.memetic import Memetic, MemeticConfig
@@ -85,6 +95,9 @@ ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
     "genetic, points": lambda problem: Genetic(problem.space, RECOMBINATION),
     "genetic, uniform": lambda problem: Genetic(problem.space, GeneticConfig(256)),
     "eda": lambda problem: EDA(problem.space, EDAConfig()),
+    "coevolution": lambda problem: Coevolution(problem.space),
+    "vote": lambda problem: VoteES(problem.space),
+    "random": lambda problem: RandomSearch(problem.space),
     "annealing": Annealing,
     "tabu": TabuSearch,
     "memetic, uniform": lambda problem: memetic(problem, SOLVE),
@@ -103,7 +116,9 @@ def _cut(name: str, *, compared: bool) -> Task:
         lambda seed: MaxCut.rudy(name),
         best_known,
         "memetic, uniform",
-        ("shift", "genetic, uniform", "eda", "annealing", "tabu") if compared else (),
+        ("shift", "genetic, uniform", "eda", "coevolution", "vote", "annealing", "tabu")
+        if compared
+        else (),
         peers=compared,
     )
 
@@ -121,7 +136,7 @@ TASKS: dict[str, Task] = {
         lambda seed: PBO.of(2, 500),
         optimum,
         "shift",
-        ("genetic, points", "genetic, uniform", "eda"),
+        ("genetic, points", "genetic, uniform", "eda", "coevolution", "vote", "random"),
     ),
     "nk": Task(
         "adjacent NK, K = 5, n = 1,000, within 1 %",
@@ -135,7 +150,7 @@ TASKS: dict[str, Task] = {
         lambda seed: Knapsack.random(jax.random.key(seed), 1000),
         optimum,
         "memetic, uniform",
-        ("shift", "genetic, uniform", "eda", "annealing", "tabu"),
+        ("shift", "genetic, uniform", "eda", "coevolution", "vote", "annealing", "tabu"),
     ),
     "sat": Task(
         "planted 3-SAT, n = 1,000, ratio 4.2, all clauses",
