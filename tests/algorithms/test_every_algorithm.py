@@ -30,6 +30,8 @@ from qevo.algorithms import (
 from qevo.core import Algorithm, Problem, Result, Space, evolve
 from qevo.core.generation import Rules, first_carry, run_generation
 from qevo.integer import audit
+from qevo.problems import Coloring, MaxCut
+from qevo.problems.rudy import random_graph
 
 FAST = CoevolutionConfig(population=32, group=24, spread=0.2, rate=4.0, margin=0.01, schedule=100)
 HEAVY_TAILED = ShiftConfig(population=32, slots=16, levels=3, mutation="heavy-tailed", neutral=True)
@@ -60,10 +62,18 @@ TASKS = {
     "onemax": Task(onemax(), 120, 2),
     "quadratic": Task(quadratic(), 120, 4),
     "noisy": Task(Medians.of(), 160, 9300),
+    "max-cut": Task(MaxCut.of(60, *random_graph(60, 240, 7)), 120, -160),
+    "colouring": Task(Coloring.of(40, *random_graph(40, 120, 7), 5), 120, 4),
 }
 
-
-NO_SEARCH = {"onemax": 36, "quadratic": 150, "noisy": 20_000}  # bars for what learns nothing
+# Bars for what learns nothing.
+NO_SEARCH = {
+    "onemax": 36,
+    "quadratic": 150,
+    "noisy": 20_000,
+    "max-cut": -140,
+    "colouring": 12,
+}
 
 
 @pytest.fixture(params=ALGORITHMS)
