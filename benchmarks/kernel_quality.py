@@ -57,7 +57,7 @@ def measure(config: Settings, say: Callable[[str], Any]) -> dict[str, Any]:
         instances: dict[int, Problem] = {}
         for contender, kind, seeds, seconds in plan:
             if kind == "peer" and importlib.util.find_spec(contender) is None:
-                say(f"{contender} is not installed: pip install 'qevo[bench]'")
+                say(f"{contender} is not installed: pip install -e '.[bench]' in qevo's checkout")
                 continue
             runs = []
             for seed in range(seeds):

@@ -64,7 +64,7 @@ def measure(config: Settings, say: Callable[[str], Any]) -> dict[str, Any]:
             if name != "qevo" and not config.peers:
                 continue
             if name in ("deap", "nevergrad") and importlib.util.find_spec(name) is None:
-                say(f"{name} is not installed: pip install 'qevo[bench]'")
+                say(f"{name} is not installed: pip install -e '.[bench]' in qevo's checkout")
                 continue
             say(f"{name}, {genes:,} genes")
             rate = evaluations_per_second(make(genes), config.throughput_seconds)

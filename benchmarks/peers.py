@@ -117,7 +117,7 @@ def measure(name: str, *, population: int, batch: int, seconds: float = 1.0) -> 
         except ModuleNotFoundError as error:
             if error.name not in PACKAGES:
                 raise
-            note = f"{error.name} is not installed: pip install 'qevo[bench]'"
+            note = f"{error.name} is not installed: pip install -e '.[bench]' in qevo's checkout"
             peers[peer.__name__] = Peer(None, 0, note)
     return peers
 

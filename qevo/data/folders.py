@@ -222,5 +222,7 @@ def pillow(task: str) -> ModuleType:
     try:
         from PIL import Image
     except ModuleNotFoundError:
-        raise QevoError(f"{task} needs Pillow: pip install 'qevo[data]'") from None
+        raise QevoError(
+            f"{task} needs Pillow: pip install -e '.[data]' in qevo's checkout"
+        ) from None
     return Image

@@ -62,7 +62,8 @@ def module(folder: Path) -> Any:
         import tensorflow_datasets
     except ModuleNotFoundError as error:
         raise QevoError(
-            f"{folder}: reading it needs tensorflow-datasets ({error}): pip install 'qevo[data]'"
+            f"{folder}: reading it needs tensorflow-datasets ({error}): "
+            "pip install -e '.[data]' in qevo's checkout"
         ) from None
     return tensorflow_datasets
 

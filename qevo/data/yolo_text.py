@@ -56,7 +56,9 @@ def _described(description: Path, split: str) -> tuple[list[str], Path]:
     try:
         import yaml
     except ModuleNotFoundError:
-        raise QevoError(f"{description}: needs PyYAML: pip install 'qevo[detection]'") from None
+        raise QevoError(
+            f"{description}: needs PyYAML: pip install -e '.[detection]' in qevo's checkout"
+        ) from None
     text = read_text(description)
     try:
         said = yaml.safe_load(text)

@@ -45,7 +45,7 @@ def average_precision(
         from pycocotools.cocoeval import COCOeval
     except ModuleNotFoundError:
         raise QevoError(
-            "average precision needs pycocotools: pip install 'qevo[detection]'"
+            "average precision needs pycocotools: pip install -e '.[detection]' in qevo's checkout"
         ) from None
     _check(found, truth)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints as it goes

@@ -106,7 +106,8 @@ def _session(model: bytes) -> Any:
         import onnxruntime
     except ImportError:
         raise QevoError(
-            "running ONNX needs the package onnxruntime: pip install 'qevo[export]'"
+            "running ONNX needs the package onnxruntime: "
+            "pip install -e '.[export]' in qevo's checkout"
         ) from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

@@ -66,7 +66,9 @@ def onnx_model(network: QuantizedNetwork, form: Form = "integer") -> bytes:
     try:
         from onnx import TensorProto, checker, helper
     except ImportError:
-        raise QevoError("writing ONNX needs the package onnx: pip install 'qevo[export]'") from None
+        raise QevoError(
+            "writing ONNX needs the package onnx: pip install -e '.[export]' in qevo's checkout"
+        ) from None
     steps = steps_of(network)
     writer = _Writer(form, zero_points(steps))
     for step in steps:

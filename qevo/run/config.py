@@ -94,7 +94,7 @@ class SearchConfig(CalibrationConfig):
     candidate_chunk: int | None = None
     """Candidates evaluated side by side; as measured by default. Changes no result."""
     tensorboard: bool = False
-    """Also write each stage's metrics for TensorBoard, into the run folder (qevo[tracking]).
+    """Also write each stage's metrics for TensorBoard, into the run folder (extra `tracking`).
     Changes no result."""
     max_seconds: float | None = None
     """Stop searching after so many seconds; --resume goes on."""

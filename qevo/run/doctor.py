@@ -97,7 +97,10 @@ def _devices() -> list[Finding]:
             jax.devices(kind)
         except RuntimeError:
             if kind == "gpu" and os.path.exists("/dev/nvidia0"):
-                text = "there is a GPU that JAX does not see: pip install 'qevo[cuda]'"
+                text = (
+                    "there is a GPU that JAX does not see: "
+                    "pip install -e '.[cuda]' in qevo's checkout"
+                )
                 findings.append(Finding("devices", "broken", text))
     return findings
 
@@ -162,7 +165,7 @@ def _extras() -> list[Finding]:
     for extra, modules in EXTRAS.items():
         absent = [name for name in modules if importlib.util.find_spec(name) is None]
         if absent:
-            text = f"{', '.join(absent)}: pip install 'qevo[{extra}]'"
+            text = f"{', '.join(absent)}: pip install -e '.[{extra}]' in qevo's checkout"
             findings.append(Finding("extras", "missing", text))
         else:
             findings.append(Finding("extras", "ok", f"{extra}: {', '.join(modules)}"))

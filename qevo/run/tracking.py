@@ -125,7 +125,8 @@ def summary_writer() -> Callable[..., Any]:
         from tensorboardX import SummaryWriter
     except ImportError:
         raise QevoError(
-            "writing for TensorBoard needs tensorboardX: pip install 'qevo[tracking]'"
+            "writing for TensorBoard needs tensorboardX: "
+            "pip install -e '.[tracking]' in qevo's checkout"
         ) from None
     return SummaryWriter
 

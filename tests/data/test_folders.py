@@ -223,5 +223,5 @@ def test_test_folder_must_match(folder: Path, tmp_path_factory: pytest.TempPathF
 
 def test_missing_pillow_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(QevoError, match=r"needs Pillow: pip install 'qevo\[data\]'"):
+    with pytest.raises(QevoError, match=r"needs Pillow: pip install -e '\.\[data\]'"):
         read_image_folder(folder)

@@ -175,5 +175,5 @@ def test_label_out_of_range_and_missing_part(
 def test_missing_package_is_said(prepare: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = prepare("array_record")
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(QevoError, match=r"needs tensorflow-datasets .*'qevo\[data\]'"):
+    with pytest.raises(QevoError, match=r"needs tensorflow-datasets .*'\.\[data\]'"):
         reader.read(folder, MNIST)

@@ -113,7 +113,7 @@ def test_missing_parts_and_damage_are_named(
     with pytest.raises(QevoError, match=rf"^{folder}: validation: expected 3 examples, found 6"):
         load_detection("coco", "val")
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(QevoError, match=r"needs tensorflow-datasets .*'qevo\[data\]'"):
+    with pytest.raises(QevoError, match=r"needs tensorflow-datasets .*'\.\[data\]'"):
         load_detection("coco", "val")
 
 

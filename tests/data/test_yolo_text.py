@@ -126,7 +126,7 @@ def test_missing_things_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(QevoError, match="expected a folder images in its path"):
         load_detection(folder, "train")
     monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(QevoError, match=r"needs PyYAML: pip install 'qevo\[detection\]'"):
+    with pytest.raises(QevoError, match=r"needs PyYAML: pip install -e '\.\[detection\]'"):
         load_detection(folder, "train")
 
 

@@ -93,5 +93,5 @@ def test_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(QevoError, match="expected at least one object to find"):
         average_precision([found()], truth([(0, 0, 10, 10, 0, 1)]))
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
-    with pytest.raises(QevoError, match=r"needs pycocotools: pip install 'qevo\[detection\]'"):
+    with pytest.raises(QevoError, match=r"needs pycocotools: pip install -e '\.\[detection\]'"):
         average_precision([found()], known)

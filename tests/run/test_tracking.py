@@ -172,7 +172,7 @@ class TestTensorBoard:
     ) -> None:
         """A run is refused before anything is trained or written."""
         monkeypatch.setitem(sys.modules, "tensorboardX", None)
-        missing = r"needs tensorboardX: pip install 'qevo\[tracking\]'"
+        missing = r"needs tensorboardX: pip install -e '\.\[tracking\]'"
         with pytest.raises(QevoError, match=missing):
             TensorBoard(tmp_path)
         settings = dataclasses.replace(files.read_config(finished), runs=tmp_path, tensorboard=True)

@@ -81,7 +81,9 @@ def _model(path: Path) -> Any:
     try:
         import onnx
     except ImportError:
-        raise QevoError('reading ONNX needs the package onnx: pip install "qevo[export]"') from None
+        raise QevoError(
+            "reading ONNX needs the package onnx: pip install -e '.[export]' in qevo's checkout"
+        ) from None
     return onnx.ModelProto.FromString(path.read_bytes())
 
 

@@ -327,5 +327,5 @@ def test_other_files_called_onnx(path: pathlib.Path) -> None:
 def test_says_what_to_install(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(path, tensor("x", RAMP))
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(QevoError, match=r'net\.onnx: .*pip install "qevo\[export\]"'):
+    with pytest.raises(QevoError, match=r"net\.onnx: .*pip install -e '\.\[export\]'"):
         read_arrays(path)
