@@ -1,9 +1,10 @@
 # Every target makes .venv and installs what it needs, once.
 
 PYTHON ?= python3
+PYTHON_NEWEST ?= python3.13
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-oldest bench bench-engine bench-kernel lint docs clean
+.PHONY: demo test test-slow test-oldest test-newest bench bench-engine bench-kernel lint docs clean
 
 demo: .venv/installed ## evolve a ternary network on images that come with qevo: runs/demo/
 	$(BIN)/qevo train --name demo $(DEMO)
@@ -19,6 +20,9 @@ test-slow: .venv/installed-dev ## the slow tests, all others compiled as users c
 
 test-oldest: .venv-oldest/installed ## all tests but the slow ones, with the oldest versions allowed
 	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal
+
+test-newest: .venv-newest/installed ## all tests but the slow ones, with the newest versions allowed
+	.venv-newest/bin/python -m pytest -n 2 --dist worksteal
 
 bench: .venv/installed-dev ## where the time goes, and the share of pure inference
 	$(BIN)/python benchmarks/paths.py --output results/paths.json
@@ -40,7 +44,7 @@ docs: .venv/installed-dev ## the documentation as a site: site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean: ## remove the environments
-	rm -rf .venv .venv-oldest
+	rm -rf .venv .venv-oldest .venv-newest
 
 .venv/bin/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'qevo needs Python 3.11 or newer; set PYTHON=')"
@@ -62,4 +66,9 @@ clean: ## remove the environments
 .venv-oldest/installed: pyproject.toml tests/oldest.txt
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --editable ".[dev]" --constraint tests/oldest.txt
+	touch $@
+
+.venv-newest/installed: pyproject.toml
+	$(PYTHON_NEWEST) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable ".[dev]"
 	touch $@

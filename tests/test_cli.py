@@ -94,6 +94,23 @@ class TestHelp:
         assert "qevo train" in done.stdout
         assert not done.stderr
 
+    @pytest.mark.parametrize("shell", ["bash", "zsh"])
+    def test_shells_complete_the_commands(self, said: Said, shell: str) -> None:
+        code, text, error = said("--tyro-print-completion", shell)
+        assert (code, error) == (0, "")
+        for command in ("train", "refine", "export"):
+            assert f"'{command}': {{" in text
+        assert "'--weights.generations'" in text
+
+    @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+    def test_bash_completes_a_word(self, said: Said, tmp_path: pathlib.Path) -> None:
+        _, text, _ = said("--tyro-print-completion", "bash")
+        (tmp_path / "qevo").write_text(text)
+        typed = f'source {tmp_path}/qevo; COMP_WORDS=(qevo re); COMP_CWORD=1; COMP_LINE="qevo re"'
+        script = f'{typed}; COMP_POINT=7; _tyro_qevo; echo "${{COMPREPLY[@]}}"'
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+        assert done.stdout.split() == ["refine", "report"], done.stderr
+
 
 class TestCommands:
     def test_train_stops_and_resumes_by_name_alone(

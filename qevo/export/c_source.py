@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import itertools
 import math
 from collections.abc import Iterable
@@ -81,7 +82,7 @@ def c_source(network: QuantizedNetwork) -> CSource:
     outputs = steps[-1].output.size
     unit = UNITS[network.head]
     parts = [
-        f"""/* A network written by qevo: integers only, C99.
+        f"""/* A network written by qevo {importlib.metadata.version("qevo")}: integers only, C99.
  *
  * image: uint8 [{height}][{width}][{channels}]; output: int32 [{outputs}], of which
  * 2^{network.fraction_bits} is one {unit}.

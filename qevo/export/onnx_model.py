@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -87,6 +88,7 @@ def onnx_model(network: QuantizedNetwork, form: Form = "integer") -> bytes:
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="qevo",
+        producer_version=importlib.metadata.version("qevo"),
     )
     unit = UNITS[network.head]
     model.doc_string = f"2**{network.fraction_bits} of {result} is one {unit}"

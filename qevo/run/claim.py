@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 from typing import Any
 
 from flax.traverse_util import flatten_dict
@@ -22,7 +23,11 @@ def claim(config: SearchConfig, data: Dataset) -> None:
         raise QevoError(f"nothing to resume: {path} does not exist")
     if not config.resume:
         refuse_occupied(config)
-    values = files.config_values(config) | {"data_sha256": data.fingerprint()}
+    values = {
+        **files.config_values(config),
+        "data_sha256": data.fingerprint(),
+        files.VERSION: importlib.metadata.version("qevo"),
+    }
     if isinstance(config, RefineConfig):
         content = b"".join(path.read_bytes() for path in checkpoint_files(config.checkpoint))
         values["checkpoint_sha256"] = hashlib.sha256(content).hexdigest()
@@ -56,7 +61,8 @@ NEUTRAL = {
 
 def refuse_changes(config: SearchConfig, old: dict[str, Any], new: dict[str, Any]) -> None:
     old, new = (flatten_dict(values, sep=".") for values in (old, new))
-    free = NEUTRAL | {"weights.generations"}  # more of them only extend the run
+    free = NEUTRAL | {files.VERSION}
+    free |= {"weights.generations"}  # more of them only extend the run
     if old.get("data_sha256") == new["data_sha256"]:
         free |= {"data"}  # the same images by another path
     if "checkpoint_sha256" not in old:

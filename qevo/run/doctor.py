@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from qevo.core.devices import cores, free_memory
@@ -76,7 +77,7 @@ def examine(config: DoctorConfig) -> bool:
     else:
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         for finding in findings:
-            table.add_row(MARKS[finding.state], finding.part, finding.what)
+            table.add_row(MARKS[finding.state], finding.part, escape(finding.what))
         console.print(table)
     return not any(finding.state == "broken" for finding in findings)
 

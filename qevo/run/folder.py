@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -29,6 +30,7 @@ LAYERS = "layers.json"
 LAYERS_PICTURE = "layers.png"
 SENSITIVITY = "sensitivity.json"
 SENSITIVITY_PICTURE = "sensitivity.png"
+VERSION = "qevo_version"  # the key, in `CONFIG` and in the files of `save_arrays`
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -94,8 +96,8 @@ def read_config(folder: pathlib.Path) -> AnyConfig:
       QevoError: the folder holds no run, or one of another version of qevo.
     """
     values = read_json(folder / CONFIG)
-    for fingerprint in ("data_sha256", "checkpoint_sha256"):
-        values.pop(fingerprint, None)
+    for name in ("data_sha256", "checkpoint_sha256", VERSION):
+        values.pop(name, None)
     try:
         return _record(_COMMANDS[values.pop("command", "train")], values)
     except (TypeError, KeyError, AttributeError) as error:
@@ -120,10 +122,14 @@ def _record(kind: Any, values: dict[str, Any]) -> Any:
 
 
 def save_arrays(path: pathlib.Path, tree: Any) -> None:
-    """Write a tree of arrays, such as a teacher's variables, to one safetensors file."""
+    """Write a tree of arrays, such as a teacher's variables, to one safetensors file.
+
+    Its metadata names the version of qevo.
+    """
     flat = flatten_dict(tree, sep="/")
     arrays = {name: np.asarray(value, order="C") for name, value in flat.items()}
-    write_atomically(path, lambda temporary: save_file(arrays, temporary))
+    metadata = {VERSION: importlib.metadata.version("qevo")}
+    write_atomically(path, lambda temporary: save_file(arrays, temporary, metadata))
 
 
 def load_arrays(path: pathlib.Path) -> Any:

@@ -19,10 +19,11 @@ from qevo.report.page import render_page
 from qevo.report.summary import spreads
 from qevo.run.console import console, say
 from qevo.run.facts import gather
+from qevo.run.folder import VERSION
 
 NAME = "report.html"
 # Settings in which seeds may differ.
-_OWN = {"name", "runs", "seed", "resume", "max_seconds", "tensorboard"}
+_OWN = {"name", "runs", "seed", "resume", "max_seconds", "tensorboard", VERSION}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,6 +47,13 @@ def test_an_inexact_product_is_broken(capsys: Capture, monkeypatch: pytest.Monke
     assert "1 of 2048 values are wrong" in " ".join(capsys.readouterr().out.split())
 
 
+def test_it_says_which_extra_to_install(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "EXTRAS", {"tracking": ("no_such_module",)})
+    assert examine(DoctorConfig())
+    text = " ".join(capsys.readouterr().out.split())
+    assert "no_such_module: pip install 'qevo[tracking]'" in text
+
+
 def test_a_folder_of_data_that_is_not_there(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
