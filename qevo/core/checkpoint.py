@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from qevo.core.writing import write_atomically
 from qevo.errors import QevoError
@@ -36,7 +36,7 @@ def save_checkpoint(
     meta = {"format": FORMAT, "fingerprint": fingerprint, "progress": progress}
     meta = json.loads(json.dumps(meta))  # as it will be read: tuples become lists
     text = json.dumps(meta | {"sha256": _digest(arrays, meta)}, sort_keys=True)
-    write_atomically(path, lambda temporary: save_file(arrays, temporary, {_META: text}))
+    write_atomically(path, save(arrays, {_META: text}))
 
 
 def load_checkpoint(

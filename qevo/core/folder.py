@@ -86,7 +86,7 @@ class RunFolder:
         generation = self._saved[0]
         kept = [r for r in read_metrics(self.metrics) if r["generation"] <= generation]
         text = "".join(json.dumps(record) + "\n" for record in kept)
-        write_atomically(self.metrics, lambda new: new.write_text(text, encoding="utf-8"))
+        write_atomically(self.metrics, text.encode())
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, int]]:

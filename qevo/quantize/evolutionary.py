@@ -21,7 +21,7 @@ from qevo.quantize.rounding import FloatLayer, Rounded, each_channel
 class EvolutionaryRounding:
     """Evolve the levels of each output channel under the quadratic form of its layer.
 
-    Starts where `LayerwiseFit` ends, which no move of a single level improves, and alternates
+    Starts where `LayerwiseFit` ends, which few moves of a single level improve, and alternates
     between the search over levels (`evolve_columns`) and the best scale for them. A channel keeps
     what has the least error of all its rounds, the fit included.
 

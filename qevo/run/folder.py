@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from qevo.core.writing import write_atomically
 from qevo.errors import QevoError
@@ -36,7 +36,7 @@ VERSION = "qevo_version"  # the key, in `CONFIG` and in the files of `save_array
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write indented JSON, atomically; paths become text."""
     text = json.dumps(value, indent=2, default=os.fspath) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(path, text.encode())
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def save_arrays(path: pathlib.Path, tree: Any) -> None:
     flat = flatten_dict(tree, sep="/")
     arrays = {name: np.asarray(value, order="C") for name, value in flat.items()}
     metadata = {VERSION: importlib.metadata.version("qevo")}
-    write_atomically(path, lambda temporary: save_file(arrays, temporary, metadata))
+    write_atomically(path, save(arrays, metadata))
 
 
 def load_arrays(path: pathlib.Path) -> Any:

@@ -1,6 +1,8 @@
 """Checkpoints: exact round trips, and no damage that goes unseen."""
 
+import errno
 import json
+import os
 import pathlib
 import re
 from typing import Any
@@ -124,15 +126,23 @@ def test_equal_fingerprints_do_not_differ() -> None:
     assert difference(FINGERPRINT, dict(FINGERPRINT)) == []
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: pathlib.Path) -> None:
+def test_a_write_that_fails_leaves_the_old_file(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "file"
     path.write_text("old")
 
-    def fail(temporary: pathlib.Path) -> None:
-        temporary.write_text("half")
-        raise OSError("disk full")
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "disk full")
 
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, fail)
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=r"No space left on device: .*file'$"):
+        write_atomically(path, b"new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_checkpoint_is_as_readable_as_other_files(saved: pathlib.Path) -> None:
+    other = saved.with_name("other")
+    other.touch()
+    assert saved.stat().st_mode == other.stat().st_mode
