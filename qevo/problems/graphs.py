@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from qevo.errors import QevoError
+from qevo.problems.integers import integers
 from qevo.problems.text import Lines
 
 
@@ -16,7 +17,7 @@ def edge_ends(vertices: int, first: Any, second: Any) -> tuple[np.ndarray, np.nd
     Raises:
       QevoError: an edge leaves the graph or joins a vertex to itself.
     """
-    first, second = (np.asarray(ends, np.int64).reshape(-1) for ends in (first, second))
+    first, second = (integers("the ends of edges", ends).reshape(-1) for ends in (first, second))
     odd = (np.minimum(first, second) < 0) | (np.maximum(first, second) >= vertices)
     odd |= first == second
     if odd.any():

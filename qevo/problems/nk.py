@@ -12,6 +12,7 @@ from flax import struct
 from qevo.core.moves import Changes, MoveProblem
 from qevo.core.space import INT32, Space
 from qevo.errors import QevoError
+from qevo.problems.integers import integers
 
 
 @struct.dataclass
@@ -31,9 +32,9 @@ class NK(MoveProblem):
         """From the contributions ``[N, 2**(K + 1)]``, K at least 0.
 
         Raises:
-          QevoError: the tables are of another shape, or sums may leave int32.
+          QevoError: the tables are of another shape or hold no integers, or sums may leave int32.
         """
-        tables = np.asarray(tables, np.int64)
+        tables = integers("contributions", tables)
         neighbours = tables.shape[-1].bit_length() - 2
         if tables.ndim != 2 or tables.shape[1] != 2 << neighbours or neighbours < 0:
             raise QevoError(f"tables have the shape [N, 2**(K + 1)], got {list(tables.shape)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import pathlib
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from qevo.core.moves import FocusedProblem, MoveProblem, any_place, weighted_cho
 from qevo.core.space import INT32, Space
 from qevo.errors import QevoError
 from qevo.problems.clauses import Formula, occurrences, read_formula
+from qevo.problems.integers import integer, integers
 from qevo.problems.text import naming
 
 TABLE_BYTES = 1 << 31  # the most that the lists of occurrences may take
@@ -83,12 +85,15 @@ class SAT(MoveProblem, FocusedProblem):
           optimum: the least possible weight, where it is known.
 
         Raises:
-          QevoError: a literal is out of range, or weights or lists of occurrences are too large.
+          QevoError: a literal is out of range, a number is no integer, or weights or lists of
+            occurrences are too large.
         """
         given = [1] * len(clauses) if weights is None else list(weights)
         strict = [False] * len(clauses) if hard is None else list(hard)
-        formula = Formula(variables, [list(clause) for clause in clauses], given, strict)
-        return cls.from_formula(formula, optimum)
+        flat = iter(integers("literals", list(itertools.chain.from_iterable(clauses))).tolist())
+        literals = [list(itertools.islice(flat, len(clause))) for clause in clauses]
+        size = integer("the number of variables", variables)
+        return cls.from_formula(Formula(size, literals, given, strict), optimum)
 
     @classmethod
     def read(cls, path: str | pathlib.Path) -> SAT:
@@ -278,16 +283,17 @@ class SAT(MoveProblem, FocusedProblem):
 
 def _weights(weights: Sequence[int], hard: np.ndarray) -> tuple[np.ndarray, int | None]:
     """Weights with those of hard clauses filled in, and what these are."""
-    weight = np.asarray([0 if h else w for w, h in zip(weights, hard, strict=True)], object)
-    soft, limit = int(sum(weight)), INT32.max // 2
+    given = [0 if h else w for w, h in zip(weights, hard, strict=True)]
+    weight = integers("weights of clauses", given)
+    soft, limit = sum(weight.tolist()), INT32.max // 2  # a sum in int64 might wrap
     if (weight[~hard] < 1).any() or soft > limit:
         raise QevoError(
             f"weights of soft clauses must be at least 1 and sum to at most {limit}, they sum to "
             f"{soft}: divide them"
         )
     if not hard.any():
-        return weight.astype(np.int64), None
-    most = int(max(weight, default=0))
+        return weight, None
+    most = int(weight.max())
     hard_weight = min(soft + 1, (limit - soft) // int(hard.sum()))
     if hard_weight <= most:
         raise QevoError(
@@ -295,4 +301,4 @@ def _weights(weights: Sequence[int], hard: np.ndarray) -> tuple[np.ndarray, int 
             f"{most}, {soft} in all: divide the weights"
         )
     weight[hard] = hard_weight
-    return weight.astype(np.int64), hard_weight
+    return weight, hard_weight
