@@ -55,11 +55,12 @@ class QUBO(MoveProblem):
                 f"value may leave int32: the sum must be at most {INT32.max // 2}"
             )
         weight = -weight if maximise else weight
-        linear = np.zeros(size, np.int64)
         same = first == second
-        np.add.at(linear, first[same], weight[same])
+        own = first[same], weight[same]
         first, second, weight = merged_pairs(size, first[~same], second[~same], weight[~same])
         links = Links.of(size, first, second, weight)
+        linear = np.zeros(size, np.int64)
+        np.add.at(linear, *own)
         return cls(
             Space.integers(size, 0, 1, dtype=np.int8),
             jnp.asarray(linear, jnp.int32),

@@ -20,8 +20,6 @@ from qevo.problems.clauses import Formula, occurrences, read_formula
 from qevo.problems.integers import integer, integers
 from qevo.problems.text import naming
 
-TABLE_BYTES = 1 << 31  # the most that the lists of occurrences may take
-
 # Clauses with t true literals come with weight q**t, of which t = 1 is always taken (1/65536).
 _HIDDEN = tuple(round(((math.sqrt(5) - 1) / 2) ** t * 65536) for t in range(3))
 
@@ -156,12 +154,7 @@ class SAT(MoveProblem, FocusedProblem):
         weight, hard_weight = _weights([row[1] for row in rows], strict)
         variables = np.where(table == 0, size, np.abs(table) - 1)
         positive = (table > 0).astype(np.int8)
-        bytes_needed, occurs = occurrences(size, variables, positive, TABLE_BYTES)
-        if occurs is None:
-            raise QevoError(
-                f"one literal occurs so often that the lists of occurrences would take "
-                f"{bytes_needed / 2**30:.1f} GiB, more than {TABLE_BYTES / 2**30:.1f} GiB"
-            )
+        occurs = occurrences(size, variables, positive)
         return cls(
             Space.integers(size, 0, 1, dtype=np.int8),
             jnp.asarray(variables, jnp.int32),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pathlib
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from qevo.errors import QevoError
-from qevo.problems import NK, QUBO, SAT, Coloring, Knapsack, MaxCut
+from qevo.problems import NK, QUBO, SAT, Coloring, Knapsack, MaxCut, read_problem
 from qevo.problems.integers import integer, integers
 
 
@@ -68,3 +71,55 @@ def test_fractions_are_not_cut_to_integers(name: str) -> None:
     make, what = FRACTIONS[name]
     with pytest.raises(QevoError, match=f"^{what} must be integers that fit 64 bits, got"):
         make()
+
+
+MANY = 10**9
+
+HUGE: dict[str, tuple[Make, str]] = {
+    "vertices": (lambda: MaxCut.of(3 * MANY, [0], [1]), "the links of 3,000,000,000 genes"),
+    "colouring": (lambda: Coloring.of(MANY, [0], [1], 3), "the links of 1,000,000,000 genes"),
+    "qubo": (lambda: QUBO.of(MANY, [0, 1], [1, 1], [2, 3]), "the links of 1,000,000,000 genes"),
+    "star": (
+        lambda: MaxCut.of(100_000, [0] * 9999, range(1, 10_000)),
+        "a gene has 9,999 links: lists as long for 100,000 genes",
+    ),
+    "variables": (lambda: SAT.of(MANY, [[1]]), "the occurrences of 1,000,000,000 variables"),
+    "literal": (
+        lambda: SAT.of(10**7, [[1, i] for i in range(2, 99)]),
+        "a literal occurs 97 times: lists of occurrences as long for 10,000,000 variables",
+    ),
+    "landscape": (
+        lambda: NK.random(jax.random.key(0), 81, 40),
+        "the contributions of N = 81 and K = 40",
+    ),
+    "wide": (lambda: NK.random(jax.random.key(0), 9999, 4999), "N = 9,999 and K = 4999"),
+    "optimum": (
+        lambda: NK.random(jax.random.key(0), 40, 16, bits=8, solve=True),
+        "the optimum of K = 16, which solve=False leaves out",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_what_memory_cannot_hold_is_refused_before_it_is_allocated(name: str) -> None:
+    make, what = HUGE[name]
+    tracemalloc.start()
+    try:
+        with pytest.raises(QevoError, match=rf"{what}.* would take .* GiB, more than 2\.0 GiB"):
+            make()
+        assert tracemalloc.get_traced_memory()[1] < 2**28
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_short_file_cannot_ask_for_all_memory(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a.cnf"
+    path.write_text("p cnf 1000000000 1\n1 0\n")
+    with pytest.raises(QevoError, match=r"a\.cnf: the occurrences of 1,000,000,000 variables"):
+        read_problem(path)
+
+
+def test_a_landscape_is_solved_unasked_where_that_takes_seconds() -> None:
+    assert NK.random(jax.random.key(0), 40, 16, bits=8).optimum is None
+    assert NK.random(jax.random.key(0), 20, 5, bits=8).optimum is not None
+    assert NK.random(jax.random.key(0), 20, 5, bits=8, solve=False).optimum is None
