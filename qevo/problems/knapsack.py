@@ -143,9 +143,16 @@ class Knapsack(MoveProblem):
         Weights are uniform in 1..largest. Values are too; or differ by at most ``largest // 10``
         from their weight; or exceed it by just that (Pisinger, *Where are the hard knapsack
         problems?*, Comput. Oper. Res. 2005).
+
+        Raises:
+          QevoError: there is no such kind, no item, or ``largest`` leaves no weight or int32.
         """
         if kind not in get_args(Kind):
             raise QevoError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
+        if items < 1 or not 1 <= largest < INT32.max:
+            raise QevoError(
+                f"items must be at least 1 and largest 1 to {INT32.max - 1}, got {items}, {largest}"
+            )
         key_weights, key_values = jax.random.split(key)
 
         def draw(key: jax.Array, low: int, high: int) -> np.ndarray:

@@ -17,8 +17,8 @@ from flax import struct
 from qevo.core.moves import Changes, MoveProblem
 from qevo.core.space import INT32, Space
 from qevo.errors import QevoError
-from qevo.problems.graphs import check_edge, edge_ends, merged_pairs
-from qevo.problems.integers import integer, integers
+from qevo.problems.graphs import check_edge, edge_ends, merged_pairs, pair_weights
+from qevo.problems.integers import integer
 from qevo.problems.links import Links
 from qevo.problems.rudy import random_graph
 from qevo.problems.text import Lines, naming
@@ -62,14 +62,14 @@ class MaxCut(MoveProblem):
         """From edges between vertices 0..N-1; edges between the same vertices add up.
 
         Raises:
-          QevoError: an edge leaves the graph or joins a vertex to itself, a number is no integer,
-            or a cut may leave int32.
+          QevoError: an edge leaves the graph or joins a vertex to itself, ends or weights are of
+            another number or no integers, or a cut may leave int32.
         """
         vertices = integer("the number of vertices", vertices)
         if vertices < 1:
             raise QevoError(f"a graph needs at least one vertex, got {vertices}")
         first, second = edge_ends(vertices, first, second)
-        weight = np.broadcast_to(integers("weights of edges", weight), first.shape)
+        weight = pair_weights("weights of edges", weight, first.size)
         first, second, weight = merged_pairs(vertices, first, second, weight)
         if 2 * int(np.abs(weight).sum()) > INT32.max:
             raise QevoError(

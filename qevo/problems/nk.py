@@ -44,9 +44,9 @@ class NK(MoveProblem):
             or finding the optimum would take too much memory.
         """
         tables = integers("contributions", tables)
-        neighbours = tables.shape[-1].bit_length() - 2
-        if tables.ndim != 2 or tables.shape[1] != 2 << neighbours or neighbours < 0:
+        if tables.ndim != 2 or tables.shape[1].bit_count() != 1 or tables.shape[1] < 2:
             raise QevoError(f"tables have the shape [N, 2**(K + 1)], got {list(tables.shape)}")
+        neighbours = tables.shape[1].bit_length() - 2
         _check_size(tables.shape[0], neighbours)
         if np.abs(tables).max(axis=1).sum() > INT32.max // 2:
             raise QevoError("the largest contributions sum to more than int32 can hold twice")
@@ -81,6 +81,8 @@ class NK(MoveProblem):
         Raises:
           QevoError: as `of`, or the tables would take too much memory.
         """
+        if not 1 <= bits <= 30:
+            raise QevoError(f"contributions of int32 have 1 to 30 bits, got {bits}")
         _check_size(size, neighbours)
         draws = jax.random.bits(key, (size, 2 << neighbours), jnp.uint32) >> np.uint32(32 - bits)
         return cls.of(np.asarray(draws), solve=solve)
@@ -123,6 +125,8 @@ class NK(MoveProblem):
 
 def _check_size(size: int, neighbours: int) -> None:
     """Raise unless a ring of N bits has K neighbours for each, and memory has the tables."""
+    if neighbours < 0:
+        raise QevoError(f"K, the number of neighbours, must be at least 0, got {neighbours}")
     if size < 2 * neighbours + 1:
         raise QevoError(f"K = {neighbours} needs N of at least {2 * neighbours + 1}, got {size}")
     entries = size * (2 << min(neighbours, 64))

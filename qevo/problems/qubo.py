@@ -13,8 +13,8 @@ from flax import struct
 from qevo.core.moves import Changes, MoveProblem
 from qevo.core.space import INT32, Space
 from qevo.errors import QevoError
-from qevo.problems.graphs import merged_pairs
-from qevo.problems.integers import integer, integers
+from qevo.problems.graphs import merged_pairs, pair_weights, pairs
+from qevo.problems.integers import integer
 from qevo.problems.links import Links
 from qevo.problems.text import Lines, naming
 
@@ -39,11 +39,12 @@ class QUBO(MoveProblem):
         """From coefficients ``weight`` of ``x[first] x[second]``, from 0; equal pairs add up.
 
         Raises:
-          QevoError: an index leaves the problem, a number is no integer, or values may leave int32.
+          QevoError: an index leaves the problem, indices or coefficients are of another number or
+            no integers, or values may leave int32.
         """
         size = integer("the number of variables", size)
-        first, second = (integers("indices", part).reshape(-1) for part in (first, second))
-        weight = np.broadcast_to(integers("coefficients", weight), first.shape)
+        first, second = pairs("indices", first, second)
+        weight = pair_weights("coefficients", weight, first.size)
         odd = (np.minimum(first, second) < 0) | (np.maximum(first, second) >= size)
         if size < 1 or odd.any():
             at = int(np.argmax(odd)) if odd.any() else 0

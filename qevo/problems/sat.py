@@ -83,8 +83,8 @@ class SAT(MoveProblem, FocusedProblem):
           optimum: the least possible weight, where it is known.
 
         Raises:
-          QevoError: a literal is out of range, a number is no integer, or weights or lists of
-            occurrences are too large.
+          QevoError: a literal is out of range, a number is no integer, weights are not as many as
+            clauses, or they or lists of occurrences are too large.
         """
         given = [1] * len(clauses) if weights is None else list(weights)
         strict = [False] * len(clauses) if hard is None else list(hard)
@@ -112,9 +112,15 @@ class SAT(MoveProblem, FocusedProblem):
         the hidden solution is taken with weight ``q**t``, q = (sqrt 5 - 1) / 2, so that literals of
         both signs are equally common (Jia, Moore and Strain, *Generating hard satisfiable formulas
         by hiding solutions deceptively*, AAAI 2005).
+
+        Raises:
+          QevoError: there are fewer than three variables, or no clauses.
         """
-        if variables < 3:
-            raise QevoError(f"a clause has three different variables, there are {variables}")
+        if variables < 3 or clauses < 1:
+            raise QevoError(
+                f"a planted formula has at least 3 variables, all different in a clause, and 1 "
+                f"clause, got {variables} and {clauses}"
+            )
         key_hidden, key = jax.random.split(key)
         hidden = np.asarray(jax.random.bits(key_hidden, (variables,), jnp.uint8) & 1)
         taken: list[np.ndarray] = []
@@ -137,6 +143,11 @@ class SAT(MoveProblem, FocusedProblem):
     def from_formula(cls, formula: Formula, optimum: int | None) -> SAT:
         """From what `read_formula` gives."""
         size, clauses, weights, hard = formula
+        if not len(clauses) == len(weights) == len(hard):
+            raise QevoError(
+                f"every clause has a weight and is hard or soft: {len(clauses)} clauses, "
+                f"{len(weights)} weights and {len(hard)} marks of hard ones"
+            )
         rows = []
         for at, clause in enumerate(clauses):
             literals = sorted(set(clause), key=abs)

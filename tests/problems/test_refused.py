@@ -123,3 +123,40 @@ def test_a_landscape_is_solved_unasked_where_that_takes_seconds() -> None:
     assert NK.random(jax.random.key(0), 40, 16, bits=8).optimum is None
     assert NK.random(jax.random.key(0), 20, 5, bits=8).optimum is not None
     assert NK.random(jax.random.key(0), 20, 5, bits=8, solve=False).optimum is None
+
+
+KEY = jax.random.key(0)
+
+ODD: dict[str, tuple[Make, str]] = {
+    "ends": (lambda: MaxCut.of(3, [0, 1], [1]), "the ends of edges come in pairs, got 2 and 1"),
+    "ends of a colouring": (lambda: Coloring.of(3, [0], [1, 2], 3), "in pairs, got 1 and 2"),
+    "edge weights": (
+        lambda: MaxCut.of(3, [0, 1], [1, 2], [1, 2, 3]),
+        "weights of edges must be one for all or 2, one each, got 3",
+    ),
+    "indices": (lambda: QUBO.of(3, [0, 1], [1], [1, 1]), "indices come in pairs, got 2 and 1"),
+    "coefficients": (lambda: QUBO.of(3, [0, 1], [1, 1], []), "coefficients must be .*, got 0"),
+    "clause weights": (
+        lambda: SAT.of(2, [[1], [2]], [1]),
+        "2 clauses, 1 weights and 2 marks of hard ones",
+    ),
+    "hard clauses": (lambda: SAT.of(2, [[1]], hard=[True] * 3), "1 clauses, 1 weights and 3 marks"),
+    "no planted clauses": (lambda: SAT.planted(KEY, 10, 0), "and 1 clause, got 10 and 0"),
+    "planted variables": (lambda: SAT.planted(KEY, 2, 5), "at least 3 variables.*got 2 and 5"),
+    "a number": (lambda: NK.of(3), r"shape \[N, 2\*\*\(K \+ 1\)\], got \[\]"),
+    "a column": (lambda: NK.of([[1], [2]]), r"got \[2, 1\]"),
+    "nothing": (lambda: NK.of([[], []]), r"got \[2, 0\]"),
+    "many bits": (lambda: NK.random(KEY, 9, 2, bits=33), "1 to 30 bits, got 33"),
+    "no bits": (lambda: NK.random(KEY, 9, 2, bits=0), "1 to 30 bits, got 0"),
+    "neighbours": (lambda: NK.random(KEY, 9, -1), "must be at least 0, got -1"),
+    "short ring": (lambda: NK.random(KEY, 4, 2), "K = 2 needs N of at least 5, got 4"),
+    "largest": (lambda: Knapsack.random(KEY, 9, largest=0), "largest 1 to 2147483646, got 9, 0"),
+    "items": (lambda: Knapsack.random(KEY, 0), "items must be at least 1 .*, got 0, 1000"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_does_not_fit_together_is_said(name: str) -> None:
+    make, message = ODD[name]
+    with pytest.raises(QevoError, match=message):
+        make()
