@@ -31,6 +31,16 @@ _FIRST_CUTS = (  # of G1 to G21
 _LATER_CUTS = (6660, 6650, 6654, 6649, 6657, 6000, 6000, 5880, 3848, 3851, 3850, 3852)  # from G43
 BEST_KNOWN = {f"G{i}": cut for i, cut in enumerate(_FIRST_CUTS, 1)}
 BEST_KNOWN |= {f"G{i}": cut for i, cut in enumerate(_LATER_CUTS, 43)}
+_PLANAR, _LATER_PLANAR = (4694, 4661, 4672, 4667), (5909, 5916, 5914, 5916)  # unions of two
+_SIZES = (  # vertices and edges, in the order of BEST_KNOWN
+    *[(800, 19176)] * 10,
+    *[(800, 1600)] * 3,
+    *[(800, edges) for edges in _PLANAR * 2],  # weights 1, then 1 and -1
+    *[(1000, 9990)] * 5,
+    *[(3000, 6000)] * 3,
+    *[(1000, edges) for edges in _LATER_PLANAR],
+)
+SIZES = dict(zip(BEST_KNOWN, _SIZES, strict=True))
 _RUDY = {"G1": 8001, "G2": 8002, "G3": 8003, "G4": 8004, "G5": 8005}
 
 
@@ -90,8 +100,8 @@ class MaxCut(MoveProblem):
     def read(cls, path: str | pathlib.Path) -> MaxCut:
         """From a file of the G-set: ``vertices edges``, then ``first second weight`` for each edge.
 
-        Vertices count from 1; a missing weight is 1. A file named after a graph of the G-set gets
-        its best known cut.
+        Vertices count from 1; a missing weight is 1. A file named after a graph of the G-set, with
+        as many vertices and edges, gets its best known cut.
 
         Raises:
           QevoError: the file is malformed; names the line.
@@ -115,7 +125,7 @@ class MaxCut(MoveProblem):
         lines.ended(len(edges), header[1], "edges")
         table = np.asarray(edges, np.int64).reshape(-1, 3)
         name = pathlib.Path(path).name.split(".")[0].upper()
-        known = BEST_KNOWN.get(name)
+        known = BEST_KNOWN[name] if SIZES.get(name) == tuple(header) else None
         first, second, weight = table[:, 0] - 1, table[:, 1] - 1, table[:, 2]
         with naming(path):
             return cls.of(header[0], first, second, weight, best_known=known)
