@@ -8,7 +8,6 @@ distribution, times the temperature.
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -97,7 +96,10 @@ class Annealing(LocalSearch):
 
 
 def _mean_change(problem: MoveProblem) -> float:
-    """The mean size of the changes that are not 0, at the start and at 15 random solutions."""
+    """The mean size of the changes that are not 0, at the start and at 15 random solutions.
+
+    Where nothing changes any fitness, it is 1: every temperature accepts all moves.
+    """
     space = problem.space
     genes = [space.start]
     for key in jax.random.split(jax.random.key(0), 15):
@@ -105,4 +107,4 @@ def _mean_change(problem: MoveProblem) -> float:
     sizes = [np.abs(np.asarray(problem.moves(one).change, np.int64)).ravel() for one in genes]
     size = np.concatenate(sizes)
     size = size[(size > 0) & (size < INT32.max)]
-    return float(size.mean()) if size.size else math.nan
+    return float(size.mean()) if size.size else 1.0

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from qevo.errors import QevoError
+from qevo.problems.limits import check_bytes
 from qevo.problems.text import Lines
 
 
@@ -84,25 +85,28 @@ def read_formula(path: str | pathlib.Path) -> Formula:
     return formula._replace(variables=header[0])
 
 
-def occurrences(
-    size: int, variables: np.ndarray, positive: np.ndarray, limit: int
-) -> tuple[int, np.ndarray | None]:
-    """Where each literal occurs, int32 ``[N, 2, D]`` with M for padding, and its bytes.
+def occurrences(size: int, variables: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """Where each literal occurs, int32 ``[N, 2, D]`` with M for padding.
 
     Args:
       size: N.
       variables: ``[M, k]``, N for padding.
       positive: ``[M, k]``, 0 or 1.
-      limit: bytes above which there is no table.
+
+    Raises:
+      QevoError: the table would take too much memory.
     """
+    check_bytes(f"the occurrences of {size:,} variables", 16 * size)
     clause, column = np.nonzero(variables < size)
     literal = 2 * variables[clause, column] + positive[clause, column]
     count = np.bincount(literal, minlength=2 * size)
     longest = max(int(count.max(initial=0)), 1)
-    if 8 * size * longest > limit:
-        return 8 * size * longest, None
+    check_bytes(
+        f"a literal occurs {longest:,} times: lists of occurrences as long for {size:,} variables",
+        8 * size * longest,
+    )
     order = np.argsort(literal, kind="stable")
     place = np.arange(literal.size) - np.repeat(np.cumsum(count) - count, count)
     table = np.full((2 * size, longest), variables.shape[0], np.int32)
     table[literal[order], place] = clause[order]
-    return 8 * size * longest, table.reshape(size, 2, longest)
+    return table.reshape(size, 2, longest)

@@ -14,6 +14,7 @@ from qevo.core.moves import Changes, MoveProblem
 from qevo.core.space import Space
 from qevo.errors import QevoError
 from qevo.problems.graphs import check_edge, edge_ends, merged_pairs
+from qevo.problems.integers import integer
 from qevo.problems.links import Links
 from qevo.problems.text import Lines, naming
 
@@ -40,6 +41,8 @@ class Coloring(MoveProblem):
           QevoError: an edge leaves the graph or joins a vertex to itself, or the number of colours
             is not 2 to 127.
         """
+        vertices = integer("the number of vertices", vertices)
+        colors = integer("the number of colours", colors)
         if vertices < 1 or not 2 <= colors <= 127:
             raise QevoError(
                 f"a colouring has at least 1 vertex and 2 to 127 colours, got {vertices}, {colors}"

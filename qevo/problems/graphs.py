@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from qevo.errors import QevoError
+from qevo.problems.integers import integers
 from qevo.problems.text import Lines
 
 
@@ -14,9 +15,9 @@ def edge_ends(vertices: int, first: Any, second: Any) -> tuple[np.ndarray, np.nd
     """The ends int64 ``[edges]`` of edges between vertices 0..N-1.
 
     Raises:
-      QevoError: an edge leaves the graph or joins a vertex to itself.
+      QevoError: an edge leaves the graph, joins a vertex to itself, or has one end only.
     """
-    first, second = (np.asarray(ends, np.int64).reshape(-1) for ends in (first, second))
+    first, second = pairs("the ends of edges", first, second)
     odd = (np.minimum(first, second) < 0) | (np.maximum(first, second) >= vertices)
     odd |= first == second
     if odd.any():
@@ -26,6 +27,30 @@ def edge_ends(vertices: int, first: Any, second: Any) -> tuple[np.ndarray, np.nd
             f"vertices from 0 to {vertices - 1}"
         )
     return first, second
+
+
+def pairs(what: str, first: Any, second: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides of pairs, int64 ``[pairs]``; ``what`` they are is for errors.
+
+    Raises:
+      QevoError: one side is longer than the other, or holds no integers.
+    """
+    first, second = (integers(what, side).reshape(-1) for side in (first, second))
+    if first.size != second.size:
+        raise QevoError(f"{what} come in pairs, got {first.size} and {second.size} of them")
+    return first, second
+
+
+def pair_weights(what: str, weight: Any, count: int) -> np.ndarray:
+    """A weight for each pair, int64 ``[pairs]``, from as many or from one for all.
+
+    Raises:
+      QevoError: there is another number of them, or they are no integers.
+    """
+    weight = integers(what, weight).reshape(-1)
+    if weight.size not in (1, count):
+        raise QevoError(f"{what} must be one for all or {count}, one each, got {weight.size}")
+    return np.broadcast_to(weight, (count,))
 
 
 def check_edge(lines: Lines, vertices: int, ends: list[int]) -> None:

@@ -13,6 +13,7 @@ from flax import struct
 from qevo.core.moves import MoveProblem
 from qevo.core.space import INT32, Leaf, Space
 from qevo.errors import QevoError
+from qevo.problems.integers import integer, integers
 from qevo.problems.text import Lines, naming
 
 TABLE_STEPS = 1 << 33  # items times capacity that dynamic programming may take: some ten seconds
@@ -62,9 +63,11 @@ class Knapsack(MoveProblem):
             seconds and half a GiB at most.
 
         Raises:
-          QevoError: a value or weight is out of range, or fitness may leave int32.
+          QevoError: a value or weight is no integer or out of range, or fitness may leave int32.
         """
-        values, weights = (np.asarray(part, np.int64).reshape(-1) for part in (values, weights))
+        values = integers("values of items", values).reshape(-1)
+        weights = integers("weights of items", weights).reshape(-1)
+        capacity = integer("the capacity", capacity)
         if values.shape != weights.shape or not values.size:
             raise QevoError(
                 f"every item has a value and a weight, got {values.size} and {weights.size}"
@@ -140,9 +143,16 @@ class Knapsack(MoveProblem):
         Weights are uniform in 1..largest. Values are too; or differ by at most ``largest // 10``
         from their weight; or exceed it by just that (Pisinger, *Where are the hard knapsack
         problems?*, Comput. Oper. Res. 2005).
+
+        Raises:
+          QevoError: there is no such kind, no item, or ``largest`` leaves no weight or int32.
         """
         if kind not in get_args(Kind):
             raise QevoError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
+        if items < 1 or not 1 <= largest < INT32.max:
+            raise QevoError(
+                f"items must be at least 1 and largest 1 to {INT32.max - 1}, got {items}, {largest}"
+            )
         key_weights, key_values = jax.random.split(key)
 
         def draw(key: jax.Array, low: int, high: int) -> np.ndarray:

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from qevo.problems.limits import check_bytes
+
 DENSE_BYTES = 1 << 28  # the most that a dense table may take
 DENSE_RATIO = 16  # a dense row costs as much as a list with 1/16 as many entries, on a CPU
 
@@ -29,7 +31,11 @@ class Links:
 
         Dense where the longest row is at least a sixteenth of all genes and the table fits into
         256 MiB.
+
+        Raises:
+          QevoError: the lists would take too much memory.
         """
+        check_bytes(f"the links of {size:,} genes", 8 * size)
         first, second = np.concatenate([first, second]), np.concatenate([second, first])
         weight = np.concatenate([weight, weight])
         dtype = narrow(weight)
@@ -39,6 +45,10 @@ class Links:
             dense = np.zeros((size, size), dtype)
             dense[first, second] = weight
             return cls(jnp.asarray(dense), None, None)
+        check_bytes(
+            f"a gene has {longest:,} links: lists as long for {size:,} genes",
+            (4 + dtype.itemsize) * size * longest,
+        )
         order = np.argsort(first, kind="stable")
         place = np.arange(first.size) - np.repeat(np.cumsum(degree) - degree, degree)
         neighbours = np.full((size, longest), size, np.int32)

@@ -17,7 +17,8 @@ from flax import struct
 from qevo.core.moves import Changes, MoveProblem
 from qevo.core.space import INT32, Space
 from qevo.errors import QevoError
-from qevo.problems.graphs import check_edge, edge_ends, merged_pairs
+from qevo.problems.graphs import check_edge, edge_ends, merged_pairs, pair_weights
+from qevo.problems.integers import integer
 from qevo.problems.links import Links
 from qevo.problems.rudy import random_graph
 from qevo.problems.text import Lines, naming
@@ -30,6 +31,16 @@ _FIRST_CUTS = (  # of G1 to G21
 _LATER_CUTS = (6660, 6650, 6654, 6649, 6657, 6000, 6000, 5880, 3848, 3851, 3850, 3852)  # from G43
 BEST_KNOWN = {f"G{i}": cut for i, cut in enumerate(_FIRST_CUTS, 1)}
 BEST_KNOWN |= {f"G{i}": cut for i, cut in enumerate(_LATER_CUTS, 43)}
+_PLANAR, _LATER_PLANAR = (4694, 4661, 4672, 4667), (5909, 5916, 5914, 5916)  # unions of two
+_SIZES = (  # vertices and edges, in the order of BEST_KNOWN
+    *[(800, 19176)] * 10,
+    *[(800, 1600)] * 3,
+    *[(800, edges) for edges in _PLANAR * 2],  # weights 1, then 1 and -1
+    *[(1000, 9990)] * 5,
+    *[(3000, 6000)] * 3,
+    *[(1000, edges) for edges in _LATER_PLANAR],
+)
+SIZES = dict(zip(BEST_KNOWN, _SIZES, strict=True))
 _RUDY = {"G1": 8001, "G2": 8002, "G3": 8003, "G4": 8004, "G5": 8005}
 
 
@@ -61,12 +72,14 @@ class MaxCut(MoveProblem):
         """From edges between vertices 0..N-1; edges between the same vertices add up.
 
         Raises:
-          QevoError: an edge leaves the graph or joins a vertex to itself, or a cut may leave int32.
+          QevoError: an edge leaves the graph or joins a vertex to itself, ends or weights are of
+            another number or no integers, or a cut may leave int32.
         """
+        vertices = integer("the number of vertices", vertices)
         if vertices < 1:
             raise QevoError(f"a graph needs at least one vertex, got {vertices}")
         first, second = edge_ends(vertices, first, second)
-        weight = np.broadcast_to(np.asarray(weight, np.int64), first.shape)
+        weight = pair_weights("weights of edges", weight, first.size)
         first, second, weight = merged_pairs(vertices, first, second, weight)
         if 2 * int(np.abs(weight).sum()) > INT32.max:
             raise QevoError(
@@ -87,8 +100,8 @@ class MaxCut(MoveProblem):
     def read(cls, path: str | pathlib.Path) -> MaxCut:
         """From a file of the G-set: ``vertices edges``, then ``first second weight`` for each edge.
 
-        Vertices count from 1; a missing weight is 1. A file named after a graph of the G-set gets
-        its best known cut.
+        Vertices count from 1; a missing weight is 1. A file named after a graph of the G-set, with
+        as many vertices and edges, gets its best known cut.
 
         Raises:
           QevoError: the file is malformed; names the line.
@@ -112,7 +125,7 @@ class MaxCut(MoveProblem):
         lines.ended(len(edges), header[1], "edges")
         table = np.asarray(edges, np.int64).reshape(-1, 3)
         name = pathlib.Path(path).name.split(".")[0].upper()
-        known = BEST_KNOWN.get(name)
+        known = BEST_KNOWN[name] if SIZES.get(name) == tuple(header) else None
         first, second, weight = table[:, 0] - 1, table[:, 1] - 1, table[:, 2]
         with naming(path):
             return cls.of(header[0], first, second, weight, best_known=known)

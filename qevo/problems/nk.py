@@ -12,6 +12,10 @@ from flax import struct
 from qevo.core.moves import Changes, MoveProblem
 from qevo.core.space import INT32, Space
 from qevo.errors import QevoError
+from qevo.problems.integers import integers
+from qevo.problems.limits import check_bytes
+
+SOLVE_STEPS = 1 << 27  # N 4**K up to which the optimum is found unasked: ten seconds, 128 MiB
 
 
 @struct.dataclass
@@ -27,20 +31,27 @@ class NK(MoveProblem):
     optimum: int | None = struct.field(pytree_node=False, default=None)
 
     @classmethod
-    def of(cls, tables: Any, *, solve: bool = True) -> NK:
+    def of(cls, tables: Any, *, solve: bool | None = None) -> NK:
         """From the contributions ``[N, 2**(K + 1)]``, K at least 0.
 
+        Args:
+          tables: the contributions.
+          solve: whether to find the optimum by dynamic programming; by default where it takes
+            seconds and 128 MiB at most.
+
         Raises:
-          QevoError: the tables are of another shape, or sums may leave int32.
+          QevoError: the tables are of another shape or hold no integers, sums may leave int32,
+            or finding the optimum would take too much memory.
         """
-        tables = np.asarray(tables, np.int64)
-        neighbours = tables.shape[-1].bit_length() - 2
-        if tables.ndim != 2 or tables.shape[1] != 2 << neighbours or neighbours < 0:
+        tables = integers("contributions", tables)
+        if tables.ndim != 2 or tables.shape[1].bit_count() != 1 or tables.shape[1] < 2:
             raise QevoError(f"tables have the shape [N, 2**(K + 1)], got {list(tables.shape)}")
-        if tables.shape[0] < 2 * neighbours + 1:
-            raise QevoError(f"K = {neighbours} needs N of at least {2 * neighbours + 1}")
+        neighbours = tables.shape[1].bit_length() - 2
+        _check_size(tables.shape[0], neighbours)
         if np.abs(tables).max(axis=1).sum() > INT32.max // 2:
             raise QevoError("the largest contributions sum to more than int32 can hold twice")
+        if solve is None:
+            solve = tables.shape[0] * 4**neighbours <= SOLVE_STEPS
         optimum = -best_sum(tables) if solve else None
         return cls(
             Space.integers(tables.shape[0], 0, 1, dtype=np.int8),
@@ -50,11 +61,30 @@ class NK(MoveProblem):
 
     @classmethod
     def random(
-        cls, key: jax.Array, size: int, neighbours: int, *, bits: int = 16, solve: bool = True
+        cls,
+        key: jax.Array,
+        size: int,
+        neighbours: int,
+        *,
+        bits: int = 16,
+        solve: bool | None = None,
     ) -> NK:
-        """Uniform contributions of so many bits."""
-        shape = (size, 2 << neighbours)
-        draws = jax.random.bits(key, shape, jnp.uint32) >> np.uint32(32 - bits)
+        """Uniform contributions of so many bits.
+
+        Args:
+          key: of the draws.
+          size: N.
+          neighbours: K.
+          bits: of each contribution.
+          solve: as in `of`.
+
+        Raises:
+          QevoError: as `of`, or the tables would take too much memory.
+        """
+        if not 1 <= bits <= 30:
+            raise QevoError(f"contributions of int32 have 1 to 30 bits, got {bits}")
+        _check_size(size, neighbours)
+        draws = jax.random.bits(key, (size, 2 << neighbours), jnp.uint32) >> np.uint32(32 - bits)
         return cls.of(np.asarray(draws), solve=solve)
 
     @property
@@ -93,12 +123,30 @@ class NK(MoveProblem):
         return jnp.sum(self.tables[rows, code] - self.tables[rows, flipped], axis=-1)
 
 
+def _check_size(size: int, neighbours: int) -> None:
+    """Raise unless a ring of N bits has K neighbours for each, and memory has the tables."""
+    if neighbours < 0:
+        raise QevoError(f"K, the number of neighbours, must be at least 0, got {neighbours}")
+    if size < 2 * neighbours + 1:
+        raise QevoError(f"K = {neighbours} needs N of at least {2 * neighbours + 1}, got {size}")
+    entries = size * (2 << min(neighbours, 64))
+    check_bytes(f"the contributions of N = {size:,} and K = {neighbours}", 8 * entries)
+
+
 def best_sum(tables: np.ndarray) -> int:
     """The largest sum of contributions, for all values of the first K bits at once.
 
-    A table ``[2**K, 2**K]`` holds the best sum so far by the first K bits and the last K bits.
+    A table ``[2**K, 2**K]`` holds the best sum so far by the first K bits and the last K bits; with
+    what a step makes of it, that is 32 bytes for each entry.
+
+    Raises:
+      QevoError: the table would take too much memory.
     """
     size, states = tables.shape[0], tables.shape[1] // 2
+    check_bytes(
+        f"the optimum of K = {states.bit_length() - 1}, which solve=False leaves out,",
+        32 * states**2,
+    )
     worst = np.iinfo(np.int64).min // 2
     best = np.full((states, states), worst)
     np.fill_diagonal(best, 0)

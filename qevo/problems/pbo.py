@@ -23,6 +23,7 @@ from qevo.core.counting import count_ones
 from qevo.core.problem import Problem
 from qevo.core.space import Space
 from qevo.errors import QevoError
+from qevo.problems.integers import integer
 
 # Least energies of low-autocorrelation binary sequences of 3 to 21 bits (Mertens 1996).
 _LABS = (1, 2, 2, 7, 3, 8, 12, 13, 5, 10, 6, 19, 15, 24, 32, 25, 29, 26, 26)
@@ -46,13 +47,16 @@ class PBO(Problem):
         """F1 to F24 with ``size`` bits.
 
         Raises:
-          QevoError: there is no such function of so many bits.
+          QevoError: there is no such function of so many bits, or its values may leave int32.
         """
         if function not in _SUITE:
             raise QevoError(f"functions are 1 to 24, got {function}")
         part = _SUITE[function]
-        if size < 1 or part.fits(size) is not None:
-            raise QevoError(f"F{function} {part.name} needs {part.fits(size)}, got {size} bits")
+        size = integer("the number of bits", size)
+        needs = None if part.least <= size <= part.most else f"{part.least:,} to {part.most:,} bits"
+        needs = needs or part.fits(size)
+        if needs is not None:
+            raise QevoError(f"F{function} {part.name} needs {needs}, got {size} bits")
         chosen = _dummies(size, part.kept) if part.kept else np.arange(size)
         counted = _layered(part, size)
         table = np.arange(counted + 1) if part.ragged is None else part.ragged(counted)
@@ -204,7 +208,9 @@ class _Function(NamedTuple):
     layer: Callable[[jax.Array], jax.Array] | None = None
     ragged: Callable[[int], np.ndarray] | None = None
     optimum: Callable[[int], int | None] | None = None
-    fits: Callable[[int], str | None] = lambda size: None  # what the number of bits must be
+    least: int = 1  # bits
+    most: int = 1 << 28  # bits: the table of counts takes a GiB, or the largest value fits int32
+    fits: Callable[[int], str | None] = lambda size: None  # what else the number of bits must be
 
 
 def _square(size: int) -> str | None:
@@ -213,10 +219,6 @@ def _square(size: int) -> str | None:
 
 def _fives(size: int) -> str | None:
     return None if size % _BLOCK == 0 else f"a multiple of {_BLOCK}"
-
-
-def _pairs(size: int) -> str | None:
-    return None if size >= 2 else "at least 2"
 
 
 def _most_independent(size: int) -> int:
@@ -233,7 +235,7 @@ _ISING = ((1, 0), (0, 1))
 _SUITE = {
     1: _Function("OneMax", _one_max),
     2: _Function("LeadingOnes", _leading_ones),
-    3: _Function("Linear", _linear, optimum=lambda n: -n * (n + 1) // 2),
+    3: _Function("Linear", _linear, optimum=lambda n: -n * (n + 1) // 2, most=65_535),
     4: _Function("OneMaxDummy1", _one_max, kept=0.5),
     5: _Function("OneMaxDummy2", _one_max, kept=0.9),
     6: _Function("OneMaxNeutrality", _one_max, layer=_neutral),
@@ -252,7 +254,8 @@ _SUITE = {
         "LABS",
         _labs,
         optimum=lambda n: _LABS[n - 3] if 3 <= n < 3 + len(_LABS) else None,
-        fits=_pairs,
+        least=2,
+        most=1_861,  # of equal bits: (n - 1) n (2 n - 1) / 6
     ),
     19: _Function("IsingRing", _ring, optimum=lambda n: -n),
     20: _Function("IsingTorus", _equal_neighbours(*_ISING), optimum=lambda n: -2 * n, fits=_square),
@@ -262,9 +265,13 @@ _SUITE = {
         optimum=lambda n: -3 * n,
         fits=_square,
     ),
-    22: _Function("MIS", _independent, optimum=_most_independent, fits=_pairs),
-    23: _Function("NQueens", _queens, optimum=_most_queens, fits=_square),
-    24: _Function("ConcatenatedTrap", _traps, optimum=lambda n: -n, fits=_fives),
+    22: _Function(  # of ones: 2 n (n - 2), before what they are worth is taken off
+        "MIS", _independent, optimum=_most_independent, least=2, most=32_769
+    ),
+    23: _Function(  # of ones, side s: 2 s (s - 1) (2 s - 1)
+        "NQueens", _queens, optimum=_most_queens, most=813**2, fits=_square
+    ),
+    24: _Function("ConcatenatedTrap", _traps, optimum=lambda n: -n, least=_BLOCK, fits=_fives),
 }
 _PLAIN += [_SUITE[20].value, _SUITE[21].value]
 

@@ -13,7 +13,8 @@ from flax import struct
 from qevo.core.moves import Changes, MoveProblem
 from qevo.core.space import INT32, Space
 from qevo.errors import QevoError
-from qevo.problems.graphs import merged_pairs
+from qevo.problems.graphs import merged_pairs, pair_weights, pairs
+from qevo.problems.integers import integer
 from qevo.problems.links import Links
 from qevo.problems.text import Lines, naming
 
@@ -38,10 +39,12 @@ class QUBO(MoveProblem):
         """From coefficients ``weight`` of ``x[first] x[second]``, from 0; equal pairs add up.
 
         Raises:
-          QevoError: an index leaves the problem, or values may leave int32.
+          QevoError: an index leaves the problem, indices or coefficients are of another number or
+            no integers, or values may leave int32.
         """
-        first, second = (np.asarray(part, np.int64).reshape(-1) for part in (first, second))
-        weight = np.broadcast_to(np.asarray(weight, np.int64), first.shape)
+        size = integer("the number of variables", size)
+        first, second = pairs("indices", first, second)
+        weight = pair_weights("coefficients", weight, first.size)
         odd = (np.minimum(first, second) < 0) | (np.maximum(first, second) >= size)
         if size < 1 or odd.any():
             at = int(np.argmax(odd)) if odd.any() else 0
@@ -53,11 +56,12 @@ class QUBO(MoveProblem):
                 f"value may leave int32: the sum must be at most {INT32.max // 2}"
             )
         weight = -weight if maximise else weight
-        linear = np.zeros(size, np.int64)
         same = first == second
-        np.add.at(linear, first[same], weight[same])
+        own = first[same], weight[same]
         first, second, weight = merged_pairs(size, first[~same], second[~same], weight[~same])
         links = Links.of(size, first, second, weight)
+        linear = np.zeros(size, np.int64)
+        np.add.at(linear, *own)
         return cls(
             Space.integers(size, 0, 1, dtype=np.int8),
             jnp.asarray(linear, jnp.int32),

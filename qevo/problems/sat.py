@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import pathlib
 from collections.abc import Sequence
@@ -16,9 +17,8 @@ from qevo.core.moves import FocusedProblem, MoveProblem, any_place, weighted_cho
 from qevo.core.space import INT32, Space
 from qevo.errors import QevoError
 from qevo.problems.clauses import Formula, occurrences, read_formula
+from qevo.problems.integers import integer, integers
 from qevo.problems.text import naming
-
-TABLE_BYTES = 1 << 31  # the most that the lists of occurrences may take
 
 # Clauses with t true literals come with weight q**t, of which t = 1 is always taken (1/65536).
 _HIDDEN = tuple(round(((math.sqrt(5) - 1) / 2) ** t * 65536) for t in range(3))
@@ -83,12 +83,15 @@ class SAT(MoveProblem, FocusedProblem):
           optimum: the least possible weight, where it is known.
 
         Raises:
-          QevoError: a literal is out of range, or weights or lists of occurrences are too large.
+          QevoError: a literal is out of range, a number is no integer, weights are not as many as
+            clauses, or they or lists of occurrences are too large.
         """
         given = [1] * len(clauses) if weights is None else list(weights)
         strict = [False] * len(clauses) if hard is None else list(hard)
-        formula = Formula(variables, [list(clause) for clause in clauses], given, strict)
-        return cls.from_formula(formula, optimum)
+        flat = iter(integers("literals", list(itertools.chain.from_iterable(clauses))).tolist())
+        literals = [list(itertools.islice(flat, len(clause))) for clause in clauses]
+        size = integer("the number of variables", variables)
+        return cls.from_formula(Formula(size, literals, given, strict), optimum)
 
     @classmethod
     def read(cls, path: str | pathlib.Path) -> SAT:
@@ -109,9 +112,15 @@ class SAT(MoveProblem, FocusedProblem):
         the hidden solution is taken with weight ``q**t``, q = (sqrt 5 - 1) / 2, so that literals of
         both signs are equally common (Jia, Moore and Strain, *Generating hard satisfiable formulas
         by hiding solutions deceptively*, AAAI 2005).
+
+        Raises:
+          QevoError: there are fewer than three variables, or no clauses.
         """
-        if variables < 3:
-            raise QevoError(f"a clause has three different variables, there are {variables}")
+        if variables < 3 or clauses < 1:
+            raise QevoError(
+                f"a planted formula has at least 3 variables, all different in a clause, and 1 "
+                f"clause, got {variables} and {clauses}"
+            )
         key_hidden, key = jax.random.split(key)
         hidden = np.asarray(jax.random.bits(key_hidden, (variables,), jnp.uint8) & 1)
         taken: list[np.ndarray] = []
@@ -134,6 +143,11 @@ class SAT(MoveProblem, FocusedProblem):
     def from_formula(cls, formula: Formula, optimum: int | None) -> SAT:
         """From what `read_formula` gives."""
         size, clauses, weights, hard = formula
+        if not len(clauses) == len(weights) == len(hard):
+            raise QevoError(
+                f"every clause has a weight and is hard or soft: {len(clauses)} clauses, "
+                f"{len(weights)} weights and {len(hard)} marks of hard ones"
+            )
         rows = []
         for at, clause in enumerate(clauses):
             literals = sorted(set(clause), key=abs)
@@ -151,12 +165,7 @@ class SAT(MoveProblem, FocusedProblem):
         weight, hard_weight = _weights([row[1] for row in rows], strict)
         variables = np.where(table == 0, size, np.abs(table) - 1)
         positive = (table > 0).astype(np.int8)
-        bytes_needed, occurs = occurrences(size, variables, positive, TABLE_BYTES)
-        if occurs is None:
-            raise QevoError(
-                f"one literal occurs so often that the lists of occurrences would take "
-                f"{bytes_needed / 2**30:.1f} GiB, more than {TABLE_BYTES / 2**30:.1f} GiB"
-            )
+        occurs = occurrences(size, variables, positive)
         return cls(
             Space.integers(size, 0, 1, dtype=np.int8),
             jnp.asarray(variables, jnp.int32),
@@ -278,16 +287,17 @@ class SAT(MoveProblem, FocusedProblem):
 
 def _weights(weights: Sequence[int], hard: np.ndarray) -> tuple[np.ndarray, int | None]:
     """Weights with those of hard clauses filled in, and what these are."""
-    weight = np.asarray([0 if h else w for w, h in zip(weights, hard, strict=True)], object)
-    soft, limit = int(sum(weight)), INT32.max // 2
+    given = [0 if h else w for w, h in zip(weights, hard, strict=True)]
+    weight = integers("weights of clauses", given)
+    soft, limit = sum(weight.tolist()), INT32.max // 2  # a sum in int64 might wrap
     if (weight[~hard] < 1).any() or soft > limit:
         raise QevoError(
             f"weights of soft clauses must be at least 1 and sum to at most {limit}, they sum to "
             f"{soft}: divide them"
         )
     if not hard.any():
-        return weight.astype(np.int64), None
-    most = int(max(weight, default=0))
+        return weight, None
+    most = int(weight.max())
     hard_weight = min(soft + 1, (limit - soft) // int(hard.sum()))
     if hard_weight <= most:
         raise QevoError(
@@ -295,4 +305,4 @@ def _weights(weights: Sequence[int], hard: np.ndarray) -> tuple[np.ndarray, int 
             f"{most}, {soft} in all: divide the weights"
         )
     weight[hard] = hard_weight
-    return weight.astype(np.int64), hard_weight
+    return weight, hard_weight

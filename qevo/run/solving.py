@@ -67,7 +67,7 @@ class SolveConfig:
     """Of the search; with --seconds large enough for the target, the run repeats bit for bit."""
     output: pathlib.Path | None = None
     """Where the solution goes: by default to the file's name with .solution, in the current folder.
-    One value a line, or the output format of SAT competitions."""
+    One value a line, or the output format of SAT competitions and MaxSAT evaluations."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,13 +81,28 @@ class Task:
     ideal: str = ""  # what the optimum is, where it may not exist
     method: Method = "memetic"
 
-    def value(self, fitness: int) -> int:
-        """A fitness in the file's terms."""
+    def violated_hard(self, solution: Any, fitness: int) -> int:
+        """How many hard clauses a solution violates: none where it costs less than one of them."""
+        least = self.problem.hard_weight if isinstance(self.problem, SAT) else None
+        if least is None or fitness < least:
+            return 0
+        assert isinstance(self.problem, SAT)
+        return int(self.problem.violated_hard(solution))
+
+    def value(self, fitness: int, violated_hard: int = 0) -> int:
+        """A fitness in the file's terms, which give violated hard clauses no weight."""
+        if violated_hard:
+            assert isinstance(self.problem, SAT)
+            assert self.problem.hard_weight is not None
+            fitness -= violated_hard * self.problem.hard_weight
         return self.sign * fitness
 
 
-def solve_file(config: SolveConfig) -> int:
-    """Search, write the best solution as it improves, and print a verdict; returns its value.
+def solve_file(config: SolveConfig) -> int | None:
+    """Search, write the best solution as it improves, and print a verdict.
+
+    Returns:
+      Its value in the file's terms; None where it violates hard clauses, so that it is no solution.
 
     Raises:
       QevoError: as `problem_kind` and `read_problem`, or settings that do not fit.
@@ -136,16 +151,20 @@ def solve_file(config: SolveConfig) -> int:
     )
     if not written or written[-1] != result.fitness:
         keep(result.solution, result.fitness)
-    value = task.value(result.fitness)
-    if task.ideal and config.best_known is None:
+    violated = task.violated_hard(result.solution, result.fitness)
+    value = task.value(result.fitness, violated)
+    found = f"{task.unit} {value:,}"
+    if violated:
+        found, judged = f"{_unsatisfied(violated)}, soft weight {value:,}", ", not a solution"
+    elif task.ideal and config.best_known is None:
         judged = f", {task.ideal}" if value == known else f"; {known} would be {task.ideal}"
     else:
         judged = verdict(task.sign, value, known)
-    console.print(f"{task.unit} {value:,} after {result.seconds:.1f} s{judged}", highlight=False)
+    console.print(f"{found} after {result.seconds:.1f} s{judged}", highlight=False)
     say(f"wrote {output}")
     if result.stopped == "interrupted":
         raise KeyboardInterrupt
-    return value
+    return None if violated else value
 
 
 def task_of(problem: MoveProblem) -> Task:
@@ -160,9 +179,9 @@ def task_of(problem: MoveProblem) -> Task:
     if isinstance(problem, Coloring):
         return Task(problem, "edges within a colour", 1, 0, "a proper colouring")
     assert isinstance(problem, SAT)
-    if problem.hard_weight is None and bool(np.all(np.asarray(problem.weight) == 1)):
-        return Task(problem, "unsatisfied clauses", 1, 0, "all satisfied", "focused")
-    return Task(problem, "unsatisfied weight", 1, 0, "all satisfied")
+    if _weighted(problem):
+        return Task(problem, "unsatisfied weight", 1, 0, "all satisfied")
+    return Task(problem, "unsatisfied clauses", 1, 0, "all satisfied", "focused")
 
 
 def algorithm(problem: MoveProblem, method: Method, chains: int) -> Algorithm:
@@ -198,11 +217,33 @@ def verdict(sign: int, value: int, known: int | None) -> str:
 
 def _text(task: Task, solution: Any, fitness: int) -> str:
     genes = np.asarray(solution).reshape(-1)
-    value = task.value(fitness)
+    violated = task.violated_hard(solution, fitness)
+    value = task.value(fitness, violated)
     if isinstance(task.problem, SAT):
         literals = np.where(genes == 1, 1, -1) * np.arange(1, genes.size + 1)
-        status = "SATISFIABLE" if fitness == 0 else "UNKNOWN"
-        lines = [f"o {value}", f"s {status}", f"v {' '.join(map(str, literals.tolist()))} 0"]
+        values = f"v {' '.join(map(str, literals.tolist()))} 0"
+        lines = [*_status(value, violated, weighted=_weighted(task.problem)), values]
     else:
         lines = [f"# {task.unit} {value}", *map(str, genes.tolist())]
     return "\n".join(lines) + "\n"
+
+
+def _status(value: int, violated_hard: int, *, weighted: bool) -> list[str]:
+    """What the competitions' formats say of a solution: SAT's, or the MaxSAT Evaluation's.
+
+    There, SATISFIABLE means that all hard clauses are satisfied, and only then there is a cost.
+    """
+    if violated_hard:
+        return [f"c {_unsatisfied(violated_hard)}, soft weight {value}", "s UNKNOWN"]
+    if weighted:
+        return [f"o {value}", "s SATISFIABLE" if value else "s OPTIMUM FOUND"]
+    return [f"o {value}", "s UNKNOWN" if value else "s SATISFIABLE"]
+
+
+def _unsatisfied(hard: int) -> str:
+    return f"{hard:,} hard {'clause' if hard == 1 else 'clauses'} unsatisfied"
+
+
+def _weighted(problem: SAT) -> bool:
+    """Whether clauses have weights, or some are hard."""
+    return problem.hard_weight is not None or bool(np.any(np.asarray(problem.weight) != 1))

@@ -207,6 +207,14 @@ def test_focused_search_leaves_empty_clauses_alone(clauses: list[list[int]]) -> 
         assert problem.fitness(jnp.asarray(genes), ()) == before + total
 
 
+def test_annealing_has_temperatures_where_nothing_changes() -> None:
+    problem = MaxCut.of(5, [], [])
+    search = Annealing(problem, AnnealingConfig(population=2, moves=20))
+    assert search.temperatures[0] == 1
+    assert search.temperatures[-1] == pytest.approx(0.15)
+    assert evolve(search, problem, 0, generations=2, progress=False).fitness == 0
+
+
 def test_annealing_accepts_as_metropolis_does() -> None:
     """A move that costs 1 is made about exp(-1 / T) as often as one that costs nothing."""
     edges = random_graph(200, 1200, 5)

@@ -13,7 +13,7 @@ import pytest
 from qevo.core.problem import Problem
 from qevo.errors import QevoError
 from qevo.problems import NK, QUBO, Coloring, Knapsack, MaxCut, Trap, knapsack, read_problem
-from qevo.problems.maxcut import BEST_KNOWN
+from qevo.problems.maxcut import BEST_KNOWN, SIZES
 from qevo.problems.rudy import gb_flip, gb_uniform
 
 
@@ -59,12 +59,27 @@ def test_a_cut_and_its_file(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "G14.txt"
     path.write_text("# a square with a diagonal\n4 5\n1 2 1\n2 3 1\n3 4\n4 1 1\n\n1 3 -2\n")
     graph = MaxCut.read(path)
-    assert graph.best_known == 3064
+    assert graph.best_known is None  # G14 is another graph
     assert int(graph.cut(jnp.asarray([0, 1, 0, 1], jnp.int8))) == 4
     assert int(graph.fitness(jnp.asarray([0, 0, 1, 1], jnp.int8), ())) == 0
     assert every_fitness(graph).min() == -4
     merged = MaxCut.of(2, [0, 1], [1, 0], [3, 4])
     assert merged.weight.tolist() == [7]
+
+
+def test_a_file_of_the_g_set_has_its_best_known_cut(tmp_path: pathlib.Path) -> None:
+    graph = MaxCut.rudy("G2")
+    edges = np.stack([graph.first, graph.second], axis=1) + 1
+    text = "800 19176\n" + "".join(f"{first} {second} 1\n" for first, second in edges.tolist())
+    for name, known in (("G2", 11620), ("g2.mc", 11620), ("G2.txt", 11620), ("mine.mc", None)):
+        (tmp_path / name).write_text(text)
+        assert MaxCut.read(tmp_path / name).best_known == known
+    (tmp_path / "G11.mc").write_text(text)
+    assert MaxCut.read(tmp_path / "G11.mc").best_known is None  # a torus of 1,600 edges
+    assert [SIZES[f"G{i}"] for i in (10, 13, 14, 21, 43, 50, 54)] == [
+        *((800, 19176), (800, 1600), (800, 4694), (800, 4667)),
+        *((1000, 9990), (3000, 6000), (1000, 5916)),
+    ]
 
 
 def test_the_value_of_a_qubo() -> None:

@@ -49,6 +49,30 @@ def test_sizes_that_do_not_fit() -> None:
         (25, 10, "functions are 1 to 24, got 25"),
         (20, 10, "F20 IsingTorus needs a square number, got 10 bits"),
         (24, 12, "F24 ConcatenatedTrap needs a multiple of 5, got 12 bits"),
+        (1, 0, "F1 OneMax needs 1 to 268,435,456 bits, got 0 bits"),
+        (18, 1, "F18 LABS needs 2 to 1,861 bits, got 1 bits"),
+        (20, -4, "F20 IsingTorus needs 1 to 268,435,456 bits, got -4 bits"),
+        (24, 0, "F24 ConcatenatedTrap needs 5 to 268,435,456 bits, got 0 bits"),
+        (2, 10**12, "F2 LeadingOnes needs 1 to 268,435,456 bits"),
     ):
         with pytest.raises(QevoError, match=message):
             PBO.of(function, size)
+
+
+LARGEST = {  # bits, and the value of ones in integers of any size
+    3: (65_535, lambda n: -n * (n + 1) // 2),
+    18: (1_861, lambda n: sum((n - k) ** 2 for k in range(1, n))),
+    22: (32_769, lambda n: (n - 1) * (2 * (n - 1) - 4) - (n - 1)),
+    23: (813**2, lambda n: 2 * 813 * 812 * 1625 - n),
+}
+
+
+@pytest.mark.parametrize("function", LARGEST)
+def test_values_fit_int32_up_to_the_largest_size(function: int) -> None:
+    size, value = LARGEST[function]
+    problem = PBO.of(function, size)
+    ones = np.ones((1, size), np.int8)
+    assert _score(problem, ones).tolist() == [value(size)]
+    larger = 814**2 if function == 23 else size + 1
+    with pytest.raises(QevoError, match=f"F{function} .* needs . to {size:,} bits, got {larger}"):
+        PBO.of(function, larger)

@@ -26,7 +26,7 @@ def knapsack(capacity: int) -> int:
     return max(value for value, weight in sums if weight <= capacity)
 
 
-def solve(file: pathlib.Path, **settings) -> int:
+def solve(file: pathlib.Path, **settings) -> int | None:
     output = file.with_suffix(".solution")
     return solve_file(SolveConfig(file, output=output, chains=2, **{"seconds": 0.5} | settings))
 
@@ -57,7 +57,28 @@ def test_a_weighted_formula_that_cannot_be_satisfied(tmp_path: pathlib.Path) -> 
     file = tmp_path / "formula.wcnf"
     file.write_text("p wcnf 1 2\n3 1 0\n5 -1 0\n")
     assert solve(file) == 3
-    assert "s UNKNOWN" in (tmp_path / "formula.solution").read_text()
+    lines = (tmp_path / "formula.solution").read_text().splitlines()
+    assert lines == ["o 3", "s SATISFIABLE", "v -1 0"]
+
+
+def test_a_weighted_formula_whose_cost_is_nothing(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "formula.wcnf"
+    file.write_text("h 1 0\n5 1 2 0\n")
+    assert solve(file) == 0
+    lines = (tmp_path / "formula.solution").read_text().splitlines()
+    assert lines[:2] == ["o 0", "s OPTIMUM FOUND"]
+
+
+def test_violated_hard_clauses_are_counted_and_have_no_weight(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "formula.wcnf"
+    file.write_text("p wcnf 2 5 9\n9 1 0\n9 -1 0\n2 2 0\n1 -2 0\n4 2 0\n")
+    assert solve(file) is None
+    assert "1 hard clause unsatisfied, soft weight 1 after" in capsys.readouterr().out
+    head, status, values = (tmp_path / "formula.solution").read_text().splitlines()
+    assert (head, status) == ("c 1 hard clause unsatisfied, soft weight 1", "s UNKNOWN")
+    assert values in ("v 1 2 0", "v -1 2 0")
 
 
 def test_a_knapsack_stops_at_its_optimum(tmp_path: pathlib.Path) -> None:
