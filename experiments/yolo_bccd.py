@@ -23,7 +23,6 @@ from records import Record, claim, command, kept
 from rich.table import Table
 
 from qevo.core.progress import ProgressReport
-from qevo.core.writing import write_atomically
 from qevo.data import DetectionSet, load_detection
 from qevo.detection import Fitted, Precision, average_precision, fitted
 from qevo.quantize import TrainingConfig, float_logits
@@ -106,7 +105,7 @@ def run(config: Config, folder: pathlib.Path) -> Record:
         )
     seconds = time.monotonic() - began
     shutil.copyfile(config.cfg, folder / CFG)
-    write_atomically(folder / WEIGHTS, lambda path: write_weights(detector, variables, path))
+    write_weights(detector, variables, folder / WEIGHTS)
     test = load_detection(config.data, "test")
     parts = {"val": (validation, held_out), "test": (test, fitted(test, size))}
     measured = {part: precision(detector, variables, *pair) for part, pair in parts.items()}

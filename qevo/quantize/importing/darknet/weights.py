@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from qevo.core.writing import write_whole
 from qevo.errors import QevoError
 from qevo.quantize.importing.darknet.architecture import load_cfg
 from qevo.quantize.importing.darknet.detector import Detector
@@ -104,4 +105,4 @@ def write_weights(
             names += [f"batch_stats/{norm}/mean", f"batch_stats/{norm}/var"]
         parts += [flat[name].tobytes() for name in names]
         parts.append(flat[f"{own}/kernel"].transpose(3, 2, 0, 1).tobytes())
-    Path(path).write_bytes(b"".join(parts))
+    write_whole(Path(path), b"".join(parts))
