@@ -96,7 +96,6 @@ def occurrences(size: int, variables: np.ndarray, positive: np.ndarray) -> np.nd
     Raises:
       QevoError: the table would take too much memory.
     """
-    check_bytes(f"the occurrences of {size:,} variables", 16 * size)
     clause, column = np.nonzero(variables < size)
     literal = 2 * variables[clause, column] + positive[clause, column]
     count = np.bincount(literal, minlength=2 * size)

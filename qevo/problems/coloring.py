@@ -14,7 +14,7 @@ from qevo.core.moves import Changes, MoveProblem
 from qevo.core.space import Space
 from qevo.errors import QevoError
 from qevo.problems.graphs import check_edge, edge_ends, merged_pairs
-from qevo.problems.integers import integer
+from qevo.problems.integers import integer, integers
 from qevo.problems.links import Links
 from qevo.problems.text import Lines, naming
 
@@ -82,8 +82,8 @@ class Coloring(MoveProblem):
                 lines.fail(f"expected 'p edge', once, and then 'e' lines, got {words[0]!r}")
         if vertices is None:
             raise QevoError(f"{path}: expected a line 'p edge vertices edges', got none")
-        table = np.asarray(edges, np.int64).reshape(-1, 2) - 1
         with naming(path):
+            table = integers("edges", edges).reshape(-1, 2) - 1
             return cls.of(vertices, table[:, 0], table[:, 1], colors)
 
     def fitness(self, solution: jax.Array, batch: Any) -> jax.Array:

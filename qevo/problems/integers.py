@@ -1,4 +1,4 @@
-"""Numbers of a problem as they are given: whole ones, in int64."""
+"""Numbers of a problem as they are given: whole ones of int32."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from typing import Any
 
 import numpy as np
 
+from qevo.core.space import INT32
 from qevo.errors import QevoError
 
 
 def integers(what: str, values: Any) -> np.ndarray:
-    """Values as int64, in their shape; floats of whole value pass.
+    """Values in their shape; floats of whole value pass.
+
+    Each fits int32, and they come as int64, in which sums of fewer than 2**31 of them are exact.
 
     Raises:
-      QevoError: one of them is no whole number that int64 holds; ``what`` names them.
+      QevoError: one of them is no whole number or leaves int32; ``what`` names them.
     """
     try:
         given = np.asarray(values)
         if given.dtype.kind in "cSUmM":
-            raise TypeError(f"they are {given.dtype}")
+            raise TypeError(f"got {given.dtype}")
         with np.errstate(invalid="ignore"):
             whole = given.astype(np.int64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise QevoError(f"{what} must be integers that fit 64 bits: {error}") from None
-    odd = (whole != given).ravel()
-    if given.dtype.kind == "f":
-        odd |= np.abs(given).ravel() >= 2.0**63  # where a cast stops at the largest int64
+        raise QevoError(f"{what} must be whole and fit int32: {error}") from None
+    odd = ((whole != given) | (whole < INT32.min) | (whole > INT32.max)).ravel()
     if odd.any():
         at = int(np.argmax(odd))
         place = f" in place {at}" if given.ndim else ""
         raise QevoError(
-            f"{what} must be integers that fit 64 bits, got {given.ravel()[at]}{place}: round or "
-            "scale them"
+            f"{what} must be whole and fit int32, got {given.ravel()[at]}{place}: round or scale"
         )
     return whole
 

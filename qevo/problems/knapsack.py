@@ -14,6 +14,7 @@ from qevo.core.moves import MoveProblem
 from qevo.core.space import INT32, Leaf, Space
 from qevo.errors import QevoError
 from qevo.problems.integers import integer, integers
+from qevo.problems.limits import check_bytes
 from qevo.problems.text import Lines, naming
 
 TABLE_STEPS = 1 << 33  # items times capacity that dynamic programming may take: some ten seconds
@@ -130,8 +131,8 @@ class Knapsack(MoveProblem):
         if header is None:
             raise QevoError(f"{path}: expected the number of items and the capacity, got no line")
         lines.ended(len(items), header[0], "items")
-        table = np.asarray(items, np.int64)
         with naming(path):
+            table = integers("items", items)
             return cls.of(table[:, 0], table[:, 1], header[1], solve=solve)
 
     @classmethod
@@ -149,10 +150,12 @@ class Knapsack(MoveProblem):
         """
         if kind not in get_args(Kind):
             raise QevoError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
+        items, largest = integer("items", items), integer("largest", largest)
         if items < 1 or not 1 <= largest < INT32.max:
             raise QevoError(
                 f"items must be at least 1 and largest 1 to {INT32.max - 1}, got {items}, {largest}"
             )
+        check_bytes(f"{items:,} items", 16 * items)
         key_weights, key_values = jax.random.split(key)
 
         def draw(key: jax.Array, low: int, high: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from qevo.core.moves import Changes, MoveProblem
 from qevo.core.space import INT32, Space
 from qevo.errors import QevoError
 from qevo.problems.graphs import check_edge, edge_ends, merged_pairs, pair_weights
-from qevo.problems.integers import integer
+from qevo.problems.integers import integer, integers
 from qevo.problems.links import Links
 from qevo.problems.rudy import random_graph
 from qevo.problems.text import Lines, naming
@@ -123,7 +123,8 @@ class MaxCut(MoveProblem):
         if header is None:
             raise QevoError(f"{path}: expected the numbers of vertices and of edges, got no line")
         lines.ended(len(edges), header[1], "edges")
-        table = np.asarray(edges, np.int64).reshape(-1, 3)
+        with naming(path):
+            table = integers("edges", edges).reshape(-1, 3)
         name = pathlib.Path(path).name.split(".")[0].upper()
         known = BEST_KNOWN[name] if SIZES.get(name) == tuple(header) else None
         first, second, weight = table[:, 0] - 1, table[:, 1] - 1, table[:, 2]

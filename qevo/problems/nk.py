@@ -12,7 +12,7 @@ from flax import struct
 from qevo.core.moves import Changes, MoveProblem
 from qevo.core.space import INT32, Space
 from qevo.errors import QevoError
-from qevo.problems.integers import integers
+from qevo.problems.integers import integer, integers
 from qevo.problems.limits import check_bytes
 
 SOLVE_STEPS = 1 << 27  # N 4**K up to which the optimum is found unasked: ten seconds, 128 MiB
@@ -81,6 +81,8 @@ class NK(MoveProblem):
         Raises:
           QevoError: as `of`, or the tables would take too much memory.
         """
+        size, neighbours = integer("the number of bits", size), integer("K", neighbours)
+        bits = integer("the bits of contributions", bits)
         if not 1 <= bits <= 30:
             raise QevoError(f"contributions of int32 have 1 to 30 bits, got {bits}")
         _check_size(size, neighbours)

@@ -14,7 +14,7 @@ from qevo.core.moves import Changes, MoveProblem
 from qevo.core.space import INT32, Space
 from qevo.errors import QevoError
 from qevo.problems.graphs import merged_pairs, pair_weights, pairs
-from qevo.problems.integers import integer
+from qevo.problems.integers import integer, integers
 from qevo.problems.links import Links
 from qevo.problems.text import Lines, naming
 
@@ -110,7 +110,8 @@ class QUBO(MoveProblem):
         if count < 0:
             raise QevoError(f"{path}: expected the numbers of variables and entries, got no line")
         lines.ended(len(entries), count, "entries")
-        table = np.asarray(entries, np.int64).reshape(-1, 3)
+        with naming(path):
+            table = integers("entries", entries).reshape(-1, 3)
         first, second, weight = table[:, 0] - base, table[:, 1] - base, table[:, 2]
         if twice:
             weight = np.where(first == second, weight, 2 * weight)

@@ -18,6 +18,7 @@ from qevo.core.space import INT32, Space
 from qevo.errors import QevoError
 from qevo.problems.clauses import Formula, occurrences, read_formula
 from qevo.problems.integers import integer, integers
+from qevo.problems.limits import check_bytes
 from qevo.problems.text import naming
 
 # Clauses with t true literals come with weight q**t, of which t = 1 is always taken (1/65536).
@@ -87,9 +88,13 @@ class SAT(MoveProblem, FocusedProblem):
             clauses, or they or lists of occurrences are too large.
         """
         given = [1] * len(clauses) if weights is None else list(weights)
-        strict = [False] * len(clauses) if hard is None else list(hard)
+        strict = [False] * len(clauses) if hard is None else [bool(one) for one in hard]
+        try:
+            lengths = [len(clause) for clause in clauses]
+        except TypeError:
+            raise QevoError("clauses must be lists of literals, one of them is no list") from None
         flat = iter(integers("literals", list(itertools.chain.from_iterable(clauses))).tolist())
-        literals = [list(itertools.islice(flat, len(clause))) for clause in clauses]
+        literals = [list(itertools.islice(flat, length)) for length in lengths]
         size = integer("the number of variables", variables)
         return cls.from_formula(Formula(size, literals, given, strict), optimum)
 
@@ -116,11 +121,15 @@ class SAT(MoveProblem, FocusedProblem):
         Raises:
           QevoError: there are fewer than three variables, or no clauses.
         """
+        variables = integer("the number of variables", variables)
+        clauses = integer("the number of clauses", clauses)
         if variables < 3 or clauses < 1:
             raise QevoError(
                 f"a planted formula has at least 3 variables, all different in a clause, and 1 "
                 f"clause, got {variables} and {clauses}"
             )
+        check_bytes(f"the occurrences of {variables:,} variables", 16 * variables)
+        check_bytes(f"what {clauses:,} clauses are drawn from", 48 * clauses)
         key_hidden, key = jax.random.split(key)
         hidden = np.asarray(jax.random.bits(key_hidden, (variables,), jnp.uint8) & 1)
         taken: list[np.ndarray] = []
@@ -143,6 +152,7 @@ class SAT(MoveProblem, FocusedProblem):
     def from_formula(cls, formula: Formula, optimum: int | None) -> SAT:
         """From what `read_formula` gives."""
         size, clauses, weights, hard = formula
+        check_bytes(f"the occurrences of {size:,} variables", 16 * size)
         if not len(clauses) == len(weights) == len(hard):
             raise QevoError(
                 f"every clause has a weight and is hard or soft: {len(clauses)} clauses, "

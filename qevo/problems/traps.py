@@ -11,6 +11,8 @@ from flax import struct
 from qevo.core.moves import Changes, MoveProblem
 from qevo.core.space import Space
 from qevo.errors import QevoError
+from qevo.problems.integers import integer
+from qevo.problems.limits import check_bytes
 
 
 @struct.dataclass
@@ -28,8 +30,10 @@ class Trap(MoveProblem):
     @classmethod
     def of(cls, size: int, block: int = 5) -> Trap:
         """Traps of ``block`` bits, of which ``size`` is a multiple."""
+        size, block = integer("the number of bits", size), integer("bits of a block", block)
         if block < 1 or size < 1 or size % block:
             raise QevoError(f"blocks of {block} bits do not divide {size} bits")
+        check_bytes(f"{size:,} bits", 8 * size)
         return cls(Space.integers(size, 0, 1, dtype=jnp.int8), block)
 
     def fitness(self, solution: jax.Array, batch: Any) -> jax.Array:
