@@ -14,6 +14,8 @@ import tyro
 
 ROOT = pathlib.Path(__file__).parents[2]
 
+STEP = {"seconds": 1.0, "says": ""}
+
 # A configuration of each script, and what stands in for its measurements.
 SCRIPTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "coder": (
@@ -33,6 +35,7 @@ SCRIPTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"parts": ("quality",), "tasks": (), "peers": False, "peer_seconds": 0.5},
         {"jax": Mock()},
     ),
+    "newcomer": ({}, {"cloned": lambda folder: folder, "timed": lambda *_: STEP}),
     "paths": ({"only": "no such layer", "seconds": 0.5}, {}),
     "peers": ({"networks": (), "population": 3}, {}),
     "rounding": ({"networks": (), "bits": "ternary"}, {}),
