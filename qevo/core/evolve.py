@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+import operator
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ from qevo.core.generation import (
 from qevo.core.interruption import Interruption, interruptible
 from qevo.core.problem import Problem
 from qevo.core.program import compile_generations, placement
-from qevo.core.progress import ProgressReport
+from qevo.core.progress import ProgressReport, Words
 from qevo.core.setup import check_batch, check_counts, check_setup
 from qevo.core.space import Space
 from qevo.errors import QevoError
@@ -80,6 +81,7 @@ def evolve(
     keep_metrics: bool = True,
     progress: bool = True,
     title: str = "evolve",
+    words: Words | None = None,
     callback: Callable[[dict[str, int]], None] | None = None,
     accepted: Callable[[Any, int], None] | None = None,
 ) -> Result:
@@ -114,6 +116,8 @@ def evolve(
       keep_metrics: whether `Result.metrics` holds a record of each generation, some 500 bytes.
       progress: show progress on standard error.
       title: what to call the run there.
+      words: what to say there of the records so far, each number the latest that there was, in
+        place of the best fitness; ``None`` where it has nothing to say.
       callback: called with each generation's record, in order; in every process.
       accepted: called with the accepted solution, decoded, and its fitness, after each compiled
         call that accepted a better one; in every process.
@@ -190,6 +194,7 @@ def evolve(
         title=title,
         enabled=progress and hosts.is_first(),
         limit=max_seconds,
+        words=words,
     )
     call = program and functools.partial(program.compiled, shared, shared_key)
     carry, seconds, interrupted = _search(call, carry, run, spent, max_seconds, report, audience)
@@ -260,7 +265,7 @@ def _search(
             seconds = time.monotonic() - began
             if run:
                 run.note(carry, records, spent + seconds)
-            show(int(carry.generation), records[-1])
+            show(int(carry.generation), functools.reduce(operator.or_, records))
             if hosts.agreed(_wish(interruption, max_seconds, seconds)) != _GO_ON:
                 break
         seconds = spent + time.monotonic() - began

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -21,15 +21,26 @@ _NARROW = 72  # columns below which numbers need the room of the bar
 _NARROWEST = 50  # columns below which two numbers have room: what is done, and what was accepted
 
 
+Words = Callable[[Mapping[str, int]], str | None]
+
+
 class ProgressReport:
     """A bar on a terminal, a line every ten seconds elsewhere, nothing when switched off.
 
     A wide terminal also shows the curve of the accepted fitness, from the session's start. With a
-    limit in seconds, the total is what can be done within it, if that is less.
+    limit in seconds, the total is what can be done within it, if that is less. What ``words`` makes
+    of all that records have said so far, if anything, stands in place of the best fitness.
     """
 
     def __init__(
-        self, total: int, done: int, *, title: str, enabled: bool, limit: float | None = None
+        self,
+        total: int,
+        done: int,
+        *,
+        title: str,
+        enabled: bool,
+        limit: float | None = None,
+        words: Words | None = None,
     ):
         self._console = Console(file=sys.stderr)
         self._enabled = enabled
@@ -39,6 +50,8 @@ class ProgressReport:
         self._said = self._began
         self._accepted: list[int] = []
         self._calls, self._stride = 0, 1
+        self._words = words
+        self._seen: dict[str, int] = {}
         self._bar = None
         if enabled and self._console.is_terminal:
             self._bar = Progress(
@@ -67,13 +80,18 @@ class ProgressReport:
 
     def __call__(self, done: int, record: dict[str, Any]) -> None:
         """Show that ``done`` generations are done, with the last one's record."""
-        best, accepted = f"best {record['best']:,}  ", f"accepted {record['accepted']:,}"
+        self._seen |= record
+        accepted = f"accepted {record['accepted']:,}"
+        words = self._words(self._seen) if self._words else None
+        best = f"best {record['best']:,}"
+        both = f"{words or best}  {accepted}"
         if self._bar is None:
-            self.show(done, best + accepted)
+            self.show(done, both)
         elif self._console.width < _WIDE:
-            self.show(done, accepted)
+            narrow = self._console.width < _NARROWEST
+            self.show(done, words if words and not narrow else accepted)
         else:
-            self.show(done, f"{best}{accepted} {self._curve(record['accepted'])}")
+            self.show(done, f"{both} {self._curve(record['accepted'])}")
 
     def _curve(self, accepted: int) -> str:
         self._calls += 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -144,6 +146,7 @@ def search(
                 folder=folder,
                 resume=config.resume and kept,
                 title=" ".join(stage.genes),
+                words=functools.partial(_accuracy, len(data.validation)),
                 callback=tell,
             )
         network = problem.network(network, result.solution)
@@ -159,3 +162,9 @@ def search(
         if left is not None:
             left = max(left - (time.monotonic() - began), 0.0)
     return network, searches
+
+
+def _accuracy(images: int, seen: Mapping[str, int]) -> str | None:
+    """What the progress of a classifier says: how well it did when it was last looked at."""
+    errors = seen.get("validation_errors")
+    return errors if errors is None else f"validation {100 * (1 - errors / images):.2f} %"

@@ -1,6 +1,7 @@
 """Progress: a bar on a terminal, lines elsewhere, silence on request."""
 
 import re
+from collections.abc import Mapping
 
 import pytest
 
@@ -28,6 +29,22 @@ def test_the_last_generation_prints_a_line(capsys: pytest.CaptureFixture[str]) -
     assert out == ""
     line = r"demo 9/9  [\d.]+/s  best 1,234,567  accepted -5  0 s left\n"
     assert re.fullmatch(line, err.replace(",\n", ","))
+
+
+def test_words_stand_for_the_best_once_there_is_something_to_say(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_LINE_EVERY", 0)
+
+    def words(seen: Mapping[str, int]) -> str | None:
+        return f"{seen['errors']} errors" if "errors" in seen else None
+
+    with ProgressReport(9, 0, title="demo", enabled=True, words=words) as report:
+        report(3, RECORD)
+        report(6, RECORD | {"errors": 7})
+        report(9, RECORD)
+    said = re.findall(r"/s  (.*?)  accepted -5", capsys.readouterr().err)
+    assert said == ["best 1,234,567", "7 errors", "7 errors"]
 
 
 def test_lines_come_at_intervals(
