@@ -32,7 +32,7 @@ bench-engine: .venv/installed-bench ## the population engine against pure infere
 	$(BIN)/python benchmarks/engine.py --output results/bench_engine.json
 
 bench-kernel: .venv/installed-bench ## discrete problems without networks: throughput, quality, scale; within an hour
-	$(BIN)/python benchmarks/kernel.py --scale-seconds 1200 --huge 100000000 --output results/bench_kernel.json
+	$(BIN)/python benchmarks/kernel.py --scale-seconds 900 --huge 100000000 --output results/bench_kernel.json
 
 lint: .venv/installed-dev ## style, types, and the direction of imports
 	$(BIN)/ruff check .
