@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
+import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 from flax.traverse_util import flatten_dict
 
+from qevo.core.writing import naming
 from qevo.data import Dataset
 from qevo.errors import QevoError
 from qevo.quantize.importing import checkpoint_files
@@ -15,9 +19,21 @@ from qevo.run import folder as files
 from qevo.run.config import RefineConfig, SearchConfig
 from qevo.run.searching import LAST
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None
 
-def claim(config: SearchConfig, data: Dataset) -> None:
-    """Make the run folder, or refuse one that holds another run."""
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def claimed(config: SearchConfig, data: Dataset) -> Iterator[None]:
+    """Make the run folder, or refuse one that holds another run; have it for oneself until the end.
+
+    Raises:
+      QevoError: another run is there, other settings, or another process that goes on with it.
+    """
     folder, path = config.folder, config.folder / files.CONFIG
     if config.resume and not path.exists():
         raise QevoError(f"nothing to resume: {path} does not exist")
@@ -34,7 +50,35 @@ def claim(config: SearchConfig, data: Dataset) -> None:
     if config.resume:
         refuse_changes(config, files.read_json(path), values)
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_json(path, values)
+    with _alone(folder):
+        files.write_json(path, values)
+        yield
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+    """Lock a run folder against other processes, as far as the system and its disk have locks.
+
+    The lock goes with the process, however it ends.
+    """
+    path = folder / LOCK
+    with naming(path):
+        file = path.open("w")
+    with file:
+        try:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise QevoError(
+                f"another process is at work in {folder}: wait for its end, or choose another "
+                "--name (nothing was changed)"
+            ) from None
+        except OSError:
+            pass  # a disk without locks
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def refuse_occupied(config: SearchConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from qevo.report.layers import draw_layers, layers_table
 from qevo.report.picture import draw_run
 from qevo.report.table import accuracy_table
 from qevo.run import folder as files
-from qevo.run.claim import claim, refuse_changes
+from qevo.run.claim import claimed, refuse_changes
 from qevo.run.config import AnyConfig, RefineConfig
 from qevo.run.console import console, say
 from qevo.run.preparation import Preparation, check, load_data, prepare
@@ -52,9 +53,9 @@ def run_pipeline(config: AnyConfig, *, callback: Callback | None = None) -> dict
     """
     config = from_first(lambda: config)
     device = own_devices(devices_of(config.device))[0] if config.device else None
-    with jax.default_device(device):
+    with contextlib.ExitStack() as held, jax.default_device(device):
         data = load_data(config)
-        ready = from_first(lambda: _begin(config, data))
+        ready = from_first(lambda: _begin(config, data, held))
         start = ready.networks[config.start]
         network, searches = search(config, data, start, ready.targets, callback)
         return from_first(lambda: _finish(config, data, ready, network, searches))
@@ -87,10 +88,10 @@ def known(config: AnyConfig) -> tuple[AnyConfig, dict[str, Any] | None]:
     return config, None if extended else files.read_result(config.folder)
 
 
-def _begin(config: AnyConfig, data: Dataset) -> Preparation:
-    """Claim the run folder, and make there what the search begins with."""
+def _begin(config: AnyConfig, data: Dataset, held: contextlib.ExitStack) -> Preparation:
+    """Claim the run folder, as long as it is held, and make there what the search begins with."""
     check(config, data)
-    claim(config, data)
+    held.enter_context(claimed(config, data))
     console.print(
         f"[bold]{escape(str(config.folder))}[/]  {escape(data.source)}: {len(data.search):,} "
         f"search, {len(data.validation):,} validation, {len(data.test):,} test images",

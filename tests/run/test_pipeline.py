@@ -9,6 +9,8 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from qevo.data import Dataset, Split, load
 from qevo.errors import QevoError
 from qevo.run import StageConfig, TrainConfig, run_pipeline
 from qevo.run import folder as files
+from qevo.run.claim import LOCK
 from qevo.run.preparation import check
 
 METHODS = {"float", "nearest", "best_of_n", "layerwise", "evolved"}
@@ -231,6 +234,20 @@ class TestRefused:
             with pytest.raises(QevoError, match="already exists: choose another"):
                 run_pipeline(dataclasses.replace(settings, runs=tmp_path, name=name))
         assert set(tiny.contents(tmp_path).values()) == {b"precious"}
+
+    def test_a_run_that_another_process_is_at(self, settings: TrainConfig) -> None:
+        code = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX)"
+        code += "; print('locked', flush=True); sys.stdin.read()"
+        lock = settings.folder / LOCK
+        with subprocess.Popen(
+            [sys.executable, "-c", code, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"locked\n"
+            with pytest.raises(QevoError, match="another process is at work in "):
+                run_pipeline(dataclasses.replace(settings, resume=True))
+            other.kill()
+        lock.unlink()
 
     def test_changed_settings_all_listed(self, settings: TrainConfig) -> None:
         changed = dataclasses.replace(
