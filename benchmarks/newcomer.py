@@ -3,8 +3,8 @@
     python benchmarks/newcomer.py [--output results/newcomer.json]
 
 Clones the repository this lies in to a temporary folder and does there what the README says: set
-up, demo, report, and the code of notebook 04 as a script. Nothing installed before is used, but
-pip may take packages from its cache.
+up, demo, report, and the code of notebook 04 as a script. Caches are empty, pip's too: the first
+step is mostly its downloads.
 """
 
 from __future__ import annotations

@@ -248,7 +248,7 @@ class EDA(Algorithm):
 def _rounded(products: jax.Array) -> jax.Array:
     """Products over 2**14, to the nearest integer; halves away from 0, so that chance draws a table
     to neither side."""
-    nearest = (jnp.abs(products) + _WEIGHTS // 2) >> TABLE_BITS
+    nearest = (jnp.abs(products) + (1 << (TABLE_BITS - 1))) >> TABLE_BITS
     return jnp.where(products < 0, -nearest, nearest)
 
 

@@ -24,7 +24,7 @@ _META = "qevo"
 def save_checkpoint(
     path: pathlib.Path, carry: Any, fingerprint: dict[str, Any], progress: dict[str, Any]
 ) -> None:
-    """Write the integer pytree ``carry`` with the run's fingerprint.
+    """Write the integer pytree ``carry`` with the run's fingerprint; takes up to twice its bytes.
 
     Args:
       path: the file; replaced only once the new one is complete.

@@ -16,6 +16,35 @@ from qevo.core.proposal import Proposal
 from qevo.errors import QevoError
 
 
+def both(algorithm: Algorithm, method: str, returned: Any) -> tuple[Any, Any]:
+    """The two things that a method returns.
+
+    Raises:
+      QevoError: it returns something else.
+    """
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        second = "the state" if method == "propose" else "metrics"
+        first = "a proposal" if method == "propose" else "a state"
+        raise QevoError(
+            f"{type(algorithm).__name__}.{method}: must return {first} and {second}, got "
+            f"{_kind(returned)}"
+        )
+    return returned
+
+
+def check_context(algorithm: Algorithm, context: Any) -> None:
+    """Refuse genes that are none of the space.
+
+    Raises:
+      QevoError: another type or shape than int8 ``[N]``.
+    """
+    size = algorithm.space.size
+    if getattr(context, "shape", None) != (size,) or context.dtype != jnp.int8:
+        raise QevoError(
+            f"{type(algorithm).__name__}.context: genes must be int8[{size}], got {_kind(context)}"
+        )
+
+
 def check_proposal(algorithm: Algorithm, proposal: Any) -> None:
     """Refuse candidates that cannot be edits of the context.
 
@@ -28,22 +57,21 @@ def check_proposal(algorithm: Algorithm, proposal: Any) -> None:
         raise QevoError(f"{type(algorithm).__name__}.propose: {what}")
 
     if not isinstance(proposal, Proposal):
-        wrong(f"candidates must be a qevo.core.Proposal, got {type(proposal).__name__}")
+        wrong(f"candidates must be a qevo.core.Proposal, got {_kind(proposal)}")
     positions, values = proposal.positions, proposal.values
-    if positions.ndim != 2 or not jnp.issubdtype(positions.dtype, jnp.integer):
+    if getattr(positions, "ndim", 0) != 2 or not jnp.issubdtype(positions.dtype, jnp.integer):
         wrong(f"positions must be integers [S, G], got {_kind(positions)}")
-    if values.ndim != 2 or values.dtype != jnp.int8:
+    if getattr(values, "ndim", 0) != 2 or values.dtype != jnp.int8:
         wrong(f"values must be int8 [P, G], got {_kind(values)}")
-    subgroups, width = positions.shape
-    if values.shape[0] != algorithm.population_size:
-        wrong(f"{values.shape[0]} candidates where population_size is {algorithm.population_size}")
-    if not subgroups or algorithm.population_size % subgroups:
-        wrong(f"{subgroups} rows of positions do not divide {algorithm.population_size} candidates")
-    if values.shape[1] != (width or algorithm.space.size):
-        where = (
-            f"{width} positions" if width else f"whole candidates of {algorithm.space.size} genes"
-        )
-        wrong(f"{values.shape[1]} values a candidate for {where}")
+    (subgroups, width), (candidates, each) = positions.shape, values.shape
+    size, population = algorithm.space.size, algorithm.population_size
+    if candidates != population:
+        wrong(f"{candidates} candidates where population_size is {population}")
+    if not subgroups or population % subgroups:
+        wrong(f"{subgroups} rows of positions do not divide {population} candidates")
+    if each != (width or size):
+        where = f"{width} positions" if width else f"whole candidates of {size} genes"
+        wrong(f"{each} values a candidate for {where}")
     within = proposal.within
     if (proposal.place is None) != (within is None):
         wrong("place and within belong together: give both or neither")
@@ -80,14 +108,18 @@ def check_metrics(algorithm: Algorithm, metrics: Any, taken: Metrics) -> None:
     """
     name = f"{type(algorithm).__name__}.update"
     if not isinstance(metrics, dict):
-        raise QevoError(f"{name}: metrics must be a dict, got {type(metrics).__name__}")
+        raise QevoError(f"{name}: metrics must be a dict, got {_kind(metrics)}")
     for key, value in metrics.items():
         if key in taken:
             raise QevoError(f"{name}: the metric {key!r} is one of qevo's own: choose another name")
-        if jnp.shape(value) or jnp.result_type(value) != jnp.int32:
+        if _kind(value) != "int32[]":
             raise QevoError(f"{name}: the metric {key!r} must be int32 [], got {_kind(value)}")
 
 
-def _kind(array: Any) -> str:
-    """An array's type and shape, in words."""
-    return f"{jnp.result_type(array)}{list(jnp.shape(array))}"
+def _kind(given: Any) -> str:
+    """An array's type and shape, or a name for what is none."""
+    if type(given) is int:
+        return "int32[]"  # as JAX takes it
+    if not hasattr(given, "dtype"):
+        return type(given).__name__
+    return f"{given.dtype}{list(given.shape)}"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from qevo.core.algorithm import Algorithm
-from qevo.core.contract import check_metrics, check_proposal, check_state
+from qevo.core.contract import both, check_context, check_metrics, check_proposal, check_state
 from qevo.core.problem import Metrics, Problem, int32_scalar
 from qevo.core.proposal import Share, edit
 from qevo.core.selection import staged_scores
@@ -100,11 +100,13 @@ def run_generation(
     keys = _keys(key, carry.generation)
     batch = problem.batch(keys[0])
     context = algorithm.context(carry.state)
-    proposal, state = algorithm.propose(keys[1], carry.state)
+    check_context(algorithm, context)
+    proposal, state = both(algorithm, "propose", algorithm.propose(keys[1], carry.state))
     check_proposal(algorithm, proposal)
     score = functools.partial(_scores, problem, context, chunk=chunk, mesh=mesh)
     fitness = staged_scores(score, proposal.share, batch, algorithm.stages, algorithm.spared)
-    state, metrics = algorithm.update(keys[2], proposal, fitness, state)
+    learned = algorithm.update(keys[2], proposal, fitness, state)
+    state, metrics = both(algorithm, "update", learned)
     check_state(algorithm, carry.state, state)
 
     generation = carry.generation + 1

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from qevo.errors import QevoError
+
 Pads = tuple[tuple[int, int], tuple[int, int]]
 Padding = Literal["SAME", "VALID"] | Sequence[tuple[int, int]]
 
@@ -21,6 +23,31 @@ def explicit_padding(
         padding = lax.padtype_to_pads(image, kernel, strides, padding)
     (top, bottom), (left, right) = padding
     return (int(top), int(bottom)), (int(left), int(right))
+
+
+def check_fits(
+    name: str,
+    window: tuple[int, ...],
+    size: tuple[int, ...],
+    pads: Sequence[tuple[int, int]],
+) -> None:
+    """Refuse a window larger than the map that it slides over: the output would be empty.
+
+    Args:
+      name: of the operation.
+      window: height and width.
+      size: height and width of the map.
+      pads: (before, after) for both.
+
+    Raises:
+      QevoError: with both sizes.
+    """
+    padded = [s + sum(pad) for s, pad in zip(size, pads, strict=True)]
+    if any(w > s for w, s in zip(window, padded, strict=True)):
+        raise QevoError(
+            f"{name}: a window of {window[0]}x{window[1]} on a map of {padded[0]}x{padded[1]}: the "
+            "images are too small for the strides and pools before it"
+        )
 
 
 def image_patches(

@@ -14,13 +14,13 @@ from jax import lax
 
 from qevo.errors import QevoError
 from qevo.integer.depthwise import depthwise
-from qevo.integer.patches import explicit_padding
+from qevo.integer.patches import check_fits, explicit_padding
 from qevo.nets.array_numerics import ArrayNumerics
 from qevo.nets.channels import pad_channels
 from qevo.nets.images import UNIT_RANGE, PixelScaling
 from qevo.nets.maps import in_a_row
 from qevo.nets.numerics import Activation, Head, Numerics, Product, SumActivation
-from qevo.nets.pooling import check_fits, max_pool
+from qevo.nets.pooling import max_pool
 from qevo.nets.upsampling import upsample
 
 BATCH_NORM_EPSILON = 1e-5

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from qevo.errors import QevoError
+from qevo.integer.patches import check_fits
 
 
 def max_pool(
@@ -39,28 +38,3 @@ def max_pool(
         for j in range(window[1])
     ]
     return functools.reduce(jnp.maximum, slices)
-
-
-def check_fits(
-    name: str,
-    window: tuple[int, ...],
-    size: tuple[int, ...],
-    pads: Sequence[tuple[int, int]] = ((0, 0), (0, 0)),
-) -> None:
-    """Refuse a window larger than the map that it slides over: the output would be empty.
-
-    Args:
-      name: of the operation.
-      window: height and width.
-      size: height and width of the map.
-      pads: (before, after) for both.
-
-    Raises:
-      QevoError: with both sizes.
-    """
-    padded = [s + sum(pad) for s, pad in zip(size, pads, strict=True)]
-    if any(w > s for w, s in zip(window, padded, strict=True)):
-        raise QevoError(
-            f"{name}: a window of {window[0]}x{window[1]} on a map of {padded[0]}x{padded[1]}: the "
-            "images are too small for the strides and pools before it"
-        )

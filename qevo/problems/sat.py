@@ -299,7 +299,7 @@ def _weights(weights: Sequence[int], hard: np.ndarray) -> tuple[np.ndarray, int 
     """Weights with those of hard clauses filled in, and what these are."""
     given = [0 if h else w for w, h in zip(weights, hard, strict=True)]
     weight = integers("weights of clauses", given)
-    soft, limit = sum(weight.tolist()), INT32.max // 2  # a sum in int64 might wrap
+    soft, limit = int(weight.sum()), INT32.max // 2
     if (weight[~hard] < 1).any() or soft > limit:
         raise QevoError(
             f"weights of soft clauses must be at least 1 and sum to at most {limit}, they sum to "

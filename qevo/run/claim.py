@@ -32,13 +32,10 @@ def claimed(config: SearchConfig, data: Dataset) -> Iterator[None]:
     """Make the run folder, or refuse one that holds another run; have it for oneself until the end.
 
     Raises:
-      QevoError: another run is there, other settings, or another process that goes on with it.
+      QevoError: another run is there, other settings, or another process that is at work.
     """
     folder, path = config.folder, config.folder / files.CONFIG
-    if config.resume and not path.exists():
-        raise QevoError(f"nothing to resume: {path} does not exist")
-    if not config.resume:
-        refuse_occupied(config)
+    _refuse(config)  # before anything is read
     values = {
         **files.config_values(config),
         "data_sha256": data.fingerprint(),
@@ -47,10 +44,11 @@ def claimed(config: SearchConfig, data: Dataset) -> Iterator[None]:
     if isinstance(config, RefineConfig):
         content = b"".join(path.read_bytes() for path in checkpoint_files(config.checkpoint))
         values["checkpoint_sha256"] = hashlib.sha256(content).hexdigest()
-    if config.resume:
-        refuse_changes(config, files.read_json(path), values)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
+        _refuse(config)  # what another process may have made meanwhile
+        if config.resume:
+            refuse_changes(config, files.read_json(path), values)
         files.write_json(path, values)
         yield
 
@@ -59,15 +57,17 @@ def claimed(config: SearchConfig, data: Dataset) -> Iterator[None]:
 def _alone(folder: pathlib.Path) -> Iterator[None]:
     """Lock a run folder against other processes, as far as the system and its disk have locks.
 
-    The lock goes with the process, however it ends.
+    The lock goes with the process, however it ends; its empty file stays.
     """
+    if fcntl is None:
+        yield
+        return
     path = folder / LOCK
     with naming(path):
         file = path.open("w")
     with file:
         try:
-            if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise QevoError(
                 f"another process is at work in {folder}: wait for its end, or choose another "
@@ -75,16 +75,23 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
             ) from None
         except OSError:
             pass  # a disk without locks
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+        yield
+
+
+def _refuse(config: SearchConfig) -> None:
+    path = config.folder / files.CONFIG
+    if not config.resume:
+        refuse_occupied(config)
+    elif not path.exists():
+        raise QevoError(f"nothing to resume: {path} does not exist")
 
 
 def refuse_occupied(config: SearchConfig) -> None:
-    """Refuse a folder for a new run that has anything in it."""
+    """Refuse a folder for a new run that has anything in it, but for the lock."""
     folder, path = config.folder, config.folder / files.CONFIG
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (
+        not folder.is_dir() or any(entry.name != LOCK for entry in folder.iterdir())
+    ):
         holds = "holds a run: add --resume to go on with it, or" if path.exists() else "exists:"
         raise QevoError(f"{folder} already {holds} choose another --name (nothing was changed)")
 

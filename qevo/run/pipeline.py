@@ -48,7 +48,8 @@ def run_pipeline(config: AnyConfig, *, callback: Callback | None = None) -> dict
         (`qevo.run.to_tracker`).
 
     Raises:
-      QevoError: bad settings or data, or a folder that holds another run.
+      QevoError: bad settings or data, or a folder that holds another run or that another process
+        is at work in.
       KeyboardInterrupt: Ctrl-C during a search, once its checkpoint is written.
     """
     config = from_first(lambda: config)

@@ -166,5 +166,6 @@ def search(
 
 def _accuracy(images: int, seen: Mapping[str, int]) -> str | None:
     """What the progress of a classifier says: how well it did when it was last looked at."""
-    errors = seen.get("validation_errors")
-    return errors if errors is None else f"validation {100 * (1 - errors / images):.2f} %"
+    if "validation_errors" not in seen:
+        return None
+    return f"validation {100 * (1 - seen['validation_errors'] / images):.2f} %"

@@ -19,9 +19,6 @@ from qevo.integer import audit
 
 SHORT = ColumnSearch(generations=300)
 
-# The same program, compiled in less time.
-evolve = jax.jit(evolve_columns, static_argnums=2)
-
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
@@ -62,7 +59,7 @@ class Problem:
     def solve(
         self, start: np.ndarray, config: ColumnSearch = SHORT, *, seed: int = 0
     ) -> np.ndarray:
-        return np.asarray(evolve(jax.random.key(seed), self.columns(start), config)).T
+        return np.asarray(evolve_columns(jax.random.key(seed), self.columns(start), config)).T
 
     def descended(self, start: np.ndarray) -> np.ndarray:
         """Coordinate descent to its end: each level in turn to its best value."""
@@ -256,7 +253,7 @@ def test_columns_do_not_depend_on_what_is_solved_beside_them(
     np.testing.assert_array_equal(again(key, columns, SHORT), expected.T)
     monkeypatch.undo()
     few = Columns(*(part[:at_once] for part in columns[:4]), *columns[4:])
-    np.testing.assert_array_equal(evolve(key, few, SHORT), expected.T[:at_once])
+    np.testing.assert_array_equal(evolve_columns(key, few, SHORT), expected.T[:at_once])
 
 
 def test_the_unit_of_the_gram_matrix_does_not_matter() -> None:

@@ -74,7 +74,7 @@ def test_chance_moves_as_many_genes_as_it_may_and_fewer_later() -> None:
     config = VoteConfig(population=512, group=100, chance=0.2, memory=0.0, least=1)
     algorithm = VoteES(Space.integers(100, -100, 100), config)
 
-    @functools.partial(jax.jit)
+    @jax.jit
     @functools.partial(jax.vmap, in_axes=(0, None))
     def moved(key: jax.Array, state: VoteState) -> jax.Array:
         proposal, state = algorithm.propose(key, state)

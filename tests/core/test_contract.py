@@ -38,7 +38,8 @@ def run(algorithm: Algorithm, problem: Problem = PROBLEM) -> Any:
 @pytest.mark.parametrize(
     ("slip", "message"),
     [
-        (lambda p: p.values, "candidates must be a qevo.core.Proposal"),
+        (lambda p: p.values, "candidates must be a qevo.core.Proposal, got int8[8, 1]"),
+        (lambda p: p._replace(values=[[0]] * 8), "values must be int8 [P, G], got list"),
         (lambda p: p._replace(positions=p.positions[:, 0]), "integers [S, G], got int32[8]"),
         (
             lambda p: p._replace(positions=p.positions.astype(jnp.float32)),
@@ -101,6 +102,7 @@ def test_a_state_that_changes_its_kind(slip: Any, message: str) -> None:
     ("slip", "message"),
     [
         (lambda m: (m,), "metrics must be a dict, got tuple"),
+        (lambda m: m | {"note": "good"}, "'note' must be int32 [], got str"),
         (lambda m: m | {"median": m["kept"]}, "the metric 'median' is one of qevo's own"),
         (lambda m: m | {"rate": jnp.float32(0.5)}, "'rate' must be int32 [], got float32[]"),
         (lambda m: m | {"rate": jnp.zeros(3, jnp.int32)}, "'rate' must be int32 [], got int32[3]"),
@@ -109,6 +111,39 @@ def test_a_state_that_changes_its_kind(slip: Any, message: str) -> None:
 def test_metrics_that_no_record_can_hold(slip: Any, message: str) -> None:
     with pytest.raises(QevoError, match=re.escape(message)):
         run(Slip(metrics=slip))
+
+
+class Short(support.Walk):
+    """`Walk`, whose methods forget what they return beside."""
+
+    slip: str = ""
+
+    def context(self, state: Any) -> Any:
+        genes = super().context(state)
+        return genes.astype(jnp.int32) if self.slip == "context" else genes
+
+    def propose(self, key: jax.Array, state: Any) -> Any:
+        both = super().propose(key, state)
+        return both[0] if self.slip == "propose" else both
+
+    def update(self, key: jax.Array, proposal: Proposal, fitness: jax.Array, state: Any) -> Any:
+        both = super().update(key, proposal, fitness, state)
+        return both[0] if self.slip == "update" else both
+
+
+@pytest.mark.parametrize(
+    ("slip", "message"),
+    [
+        ("context", "Short.context: genes must be int8[24], got int32[24]"),
+        ("propose", "Short.propose: must return a proposal and the state, got Proposal"),
+        ("update", "Short.update: must return a state and metrics, got WalkState"),
+    ],
+)
+def test_a_method_that_returns_something_else(slip: str, message: str) -> None:
+    algorithm = Short(PROBLEM.space)
+    algorithm.slip = slip
+    with pytest.raises(QevoError, match=re.escape(message)):
+        run(algorithm)
 
 
 def test_without_a_slip_the_search_runs() -> None:

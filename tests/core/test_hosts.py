@@ -25,7 +25,7 @@ HEARTBEAT = 4
 JOIN = """
 import pathlib, sys, time
 from qevo.core.hosts import Hosts, connected, from_first
-from support import environment, noisy_search, state, walk
+from support import noisy_search, state, walk
 
 address, process, heartbeat, folder = sys.argv[1:]
 process, folder = int(process), pathlib.Path(folder)

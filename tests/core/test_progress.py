@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping
 
 import pytest
+from support import Medians, Walk
 
-from qevo.core import progress
+from qevo.core import evolve, progress
 from qevo.core.progress import ProgressReport
 
 RECORD = {"generation": 3, "best": 1234567, "accepted": -5}
@@ -45,6 +46,25 @@ def test_words_stand_for_the_best_once_there_is_something_to_say(
         report(9, RECORD)
     said = re.findall(r"/s  (.*?)  accepted -5", capsys.readouterr().err)
     assert said == ["best 1,234,567", "7 errors", "7 errors"]
+
+
+def test_words_know_of_looks_within_a_call(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation is looked at after generations 3, 6 and 9, and calls end after 4, 8 and 10."""
+    monkeypatch.setattr(progress, "_LINE_EVERY", 0)
+    problem = Medians.of()
+    evolve(
+        Walk(problem.space),
+        problem,
+        0,
+        generations=10,
+        validate_every=3,
+        scan_length=4,
+        devices=1,
+        words=lambda seen: f"farthest {seen['farthest']}" if "farthest" in seen else None,
+    )
+    assert len(re.findall(r"farthest \d+  accepted", capsys.readouterr().err)) == 3
 
 
 def test_lines_come_at_intervals(

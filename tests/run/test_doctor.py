@@ -51,7 +51,7 @@ def test_it_says_which_extra_to_install(capsys: Capture, monkeypatch: pytest.Mon
     monkeypatch.setattr(doctor, "EXTRAS", {"tracking": ("no_such_module",)})
     assert examine(DoctorConfig())
     text = " ".join(capsys.readouterr().out.split())
-    assert "no_such_module: pip install 'qevo[tracking]'" in text
+    assert "no_such_module: pip install -e '.[tracking]'" in text
 
 
 def test_a_folder_of_data_that_is_not_there(

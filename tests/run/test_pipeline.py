@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -211,6 +210,22 @@ class TestSameBytes:
         assert result["seconds"]["teacher"] == json.loads(before["seconds.json"])["teacher"]
 
 
+def test_a_run_has_its_folder_for_itself_until_its_end(again: TrainConfig) -> None:
+    def locked() -> bool:
+        with (again.folder / LOCK).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    seen = []
+    run_pipeline(again, callback=lambda record: seen.append(locked()))
+    assert len(seen) == 30
+    assert all(seen)
+    assert not locked()
+
+
 class TestRefused:
     """Each leaves every byte of the folder as it was."""
 
@@ -236,18 +251,10 @@ class TestRefused:
         assert set(tiny.contents(tmp_path).values()) == {b"precious"}
 
     def test_a_run_that_another_process_is_at(self, settings: TrainConfig) -> None:
-        code = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX)"
-        code += "; print('locked', flush=True); sys.stdin.read()"
-        lock = settings.folder / LOCK
-        with subprocess.Popen(
-            [sys.executable, "-c", code, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as other:
-            assert other.stdout is not None
-            assert other.stdout.readline() == b"locked\n"
+        with (settings.folder / LOCK).open("w") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
             with pytest.raises(QevoError, match="another process is at work in "):
                 run_pipeline(dataclasses.replace(settings, resume=True))
-            other.kill()
-        lock.unlink()
 
     def test_changed_settings_all_listed(self, settings: TrainConfig) -> None:
         changed = dataclasses.replace(
