@@ -117,7 +117,7 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_allocated(name: str) ->
     make, what = HUGE[name]
     tracemalloc.start()
     try:
-        with pytest.raises(QevoError, match=rf"{what}.* would take .* GiB, more than 2\.0 GiB"):
+        with pytest.raises(QevoError, match=rf"{what}.* would take .*; 2\.0 GiB is the limit"):
             make()
         assert tracemalloc.get_traced_memory()[1] < 2**28
     finally:
