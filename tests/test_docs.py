@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import qevo
+from qevo.cli import DESCRIPTION
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -47,3 +48,10 @@ def test_no_page_asks_another_host_for_anything(site: pathlib.Path) -> None:
             r'<link[^>]* rel="(?:stylesheet|preconnect)"[^>]* href="([^"]+)"', text
         )
         assert [source for source in sources if re.match(r"(?:https?:)?//", source)] == [], page
+
+
+def test_the_command_line_is_told_as_its_help_has_it() -> None:
+    page = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
+    told = [line.strip() for line in page.splitlines() if line.startswith("    ")]
+    ours = [line.strip() for line in DESCRIPTION.splitlines() if line.startswith("  ")]
+    assert told == ours
