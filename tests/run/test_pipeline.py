@@ -78,6 +78,7 @@ class TestRunFolder:
     def test_is_complete(self, finished: pathlib.Path) -> None:
         stages = ("1_constants", "2_weights")
         assert set(tiny.contents(finished)) == {
+            LOCK,
             "config.json",
             "teacher.safetensors",
             "nearest.safetensors",

@@ -156,7 +156,7 @@ class TestFullDisk:
         told = fails(command, capsys)
         assert told == f"qevo: {output}: No space left on device; {ROOM}"
         assert output.read_bytes() == whole
-        assert not list(run.glob(".*"))
+        assert not list(run.glob(".*.tmp"))
 
     def test_a_solution_is_named(self, disk: Disk, tmp_path: pathlib.Path, capsys: Capture) -> None:
         (tmp_path / "ring.mc").write_text(RING)
