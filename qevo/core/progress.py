@@ -62,7 +62,8 @@ class ProgressReport:
                 *([] if self._console.width < _NARROWEST else [TimeRemainingColumn(compact=True)]),
                 console=self._console,
             )
-            self._task = self._bar.add_task(title, total=total, completed=done, facts="compiling")
+            facts = "compiling" if done < total else "done before"
+            self._task = self._bar.add_task(title, total=total, completed=done, facts=facts)
 
     def __enter__(self) -> ProgressReport:
         if self._bar:

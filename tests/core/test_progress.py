@@ -98,6 +98,17 @@ def test_a_terminal_gets_a_bar(
     assert "accepted -5" in err
 
 
+def test_what_was_done_before_is_not_compiling(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    show(9, done=9)
+    err = capsys.readouterr().err
+    assert "done before" in err
+    assert "compiling" not in err
+
+
 def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
     show(enabled=False)
     assert capsys.readouterr() == ("", "")
