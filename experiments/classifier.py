@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from zeroing import RADIUS, SHARES, Zeroing, ZeroingConfig, shares_of
 
 from qevo import NetworkProblem, QuantizedNetwork
 from qevo.data import Dataset
+from qevo.nets.timing import output_size, product_jobs
 from qevo.quantize import (
     FloatTeacher,
     SparseFit,
@@ -73,6 +75,12 @@ class Classifier:
     def sizes(self) -> dict[str, int]:
         """Weights of each layer."""
         return {name: kernel.size for name, kernel in self.dense.weights.items()}
+
+    @functools.cached_property
+    def multiplications(self) -> dict[str, int]:
+        """Of each layer, for one image."""
+        jobs = product_jobs(self.dense, 1)
+        return {name: output_size(job) * math.prod(job.kernel[:-1]) for name, job in jobs.items()}
 
     @functools.cached_property
     def zeroing(self) -> Zeroing:

@@ -9,7 +9,8 @@ the second-order measure with refits, or by directed evolution; then all are tre
 survivors fitted layer by layer to the same images, and the same search over survivors, multipliers
 and biases that keeps the zeros. Nothing has a gradient but the float network's training. With
 --pattern filters whole output channels go, with --pattern 2 4 all but two of each four inputs of a
-channel.
+channel. With --count multiplications the shares are of these: convolutions lose most, not the
+layers with the most weights.
 
 Prints validation and test accuracy; writes results/de_zeros_NETWORK.json and .png. The published
 ResNet-20 was trained on the images that are validation images here.
@@ -48,7 +49,9 @@ class Config(ZeroingConfig):
     network: Literal["lenet_5", "resnet_20"] = "lenet_5"
     """Network."""
     zeros: tuple[float, ...] = (0.8, 0.9, 0.95, 0.98)
-    """Shares of all weights."""
+    """Shares of the whole network."""
+    count: Literal["weights", "multiplications"] = "weights"
+    """What they are shares of."""
     methods: tuple[Method, ...] = get_args(Method)
     """Who chooses."""
     bits: int = 4
@@ -69,10 +72,13 @@ def main(config: Config) -> None:
 
 def name_of(config: Config) -> str:
     """The network, and the pattern of its zeros."""
-    if config.pattern == "free":
-        return config.network
-    pattern = [config.pattern] if isinstance(config.pattern, str) else map(str, config.pattern)
-    return f"{config.network}_{'_of_'.join(pattern)}"
+    parts = [config.network]
+    if config.pattern != "free":
+        pattern = [config.pattern] if isinstance(config.pattern, str) else map(str, config.pattern)
+        parts.append("_of_".join(pattern))
+    if config.count != "weights":
+        parts.append(config.count)
+    return "_".join(parts)
 
 
 class Run:
@@ -96,12 +102,15 @@ class Run:
         with console.status(f"{100 * zeros:g} % zeros, {METHODS[method]}"):
             fitted = zeroing.fitted(shares, method)
             network = zeroing.repaired(fitted)
-        kernels = [np.asarray(kernel) for kernel in network.weights.values()]
+        kernels = {name: np.asarray(kernel) for name, kernel in network.weights.items()}
+        zeroed = {name: float((kernel == 0).mean()) for name, kernel in kernels.items()}
         return {
             "zeros": zeros,
             "method": method,
             "shares": shares,
-            "all_zeros": sum(int((k == 0).sum()) for k in kernels) / sum(k.size for k in kernels),
+            "layer_zeros": zeroed,
+            "all_zeros": overall(zeroed, self.classifier.sizes),
+            "spared": overall(zeroed, self.classifier.multiplications),
             "fitted": self.classifier.accuracy(fitted, "validation"),
             "validation": self.classifier.accuracy(network, "validation"),
             "test": self.classifier.accuracy(network, "test"),
@@ -111,13 +120,15 @@ class Run:
         }
 
     def shares(self, zeros: float) -> dict[str, float]:
-        """Of each layer, where so many of all weights are to be zero."""
+        """Of each layer, where so much of the whole network is to be zero."""
 
         def found() -> Record:
-            sizes = self.classifier.sizes
-            left = survivors(self.classifier.costs, sizes)
+            classifier = self.classifier
+            weights = self.config.count == "weights"
+            sizes = classifier.sizes if weights else classifier.multiplications
+            left = survivors(classifier.costs, sizes)
             with console.status(f"{100 * zeros:g} % zeros, those of each layer"):
-                return self.classifier.shares(left, (1 - zeros) * sum(sizes.values()))
+                return classifier.shares(left, (1 - zeros) * sum(sizes.values()))
 
         return kept(self.folder / f"{zeros:g}-shares.json", found)
 
@@ -131,17 +142,30 @@ class Run:
         ).variables
 
 
+def overall(shares: Mapping[str, float], sizes: Mapping[str, int]) -> float:
+    """The share of the whole network, from those of its layers."""
+    return sum(share * sizes[name] for name, share in shares.items()) / sum(sizes.values())
+
+
 def table_of(config: Config, rows: list[Record], accuracy: Mapping[str, float]) -> Table:
     """Every network."""
     title = (
         f"{config.network}, {config.bits} bit; float {100 * accuracy['validation']:.2f} %"
         f" validation, {100 * accuracy['test']:.2f} % test"
     )
-    columns = "zeros, %", "zeros by", "fitted, val. %", "searched, val. %", "test, %", "s"
+    columns = (
+        "zeros, %",
+        "multiplications spared, %",
+        "zeros by",
+        "fitted, val. %",
+        "searched, val. %",
+        "test, %",
+        "s",
+    )
     found = table(title, (), columns)
     for row in rows:
         found.add_row(
-            f"{100 * row['all_zeros']:.1f}",
+            *(f"{100 * row[part]:.1f}" for part in ("all_zeros", "spared")),
             METHODS[row["method"]],
             *(f"{100 * row[part]:.2f}" for part in ("fitted", "validation", "test")),
             f"{row['seconds']:.0f}",
@@ -165,7 +189,8 @@ def draw(
         ticks = [100 - 100 * zeros for zeros in config.zeros]
         ax.set_xticks(ticks, [f"{100 * zeros:g}" for zeros in config.zeros])
         ax.set_xticks([], minor=True)
-        ax.set_xlabel("zeros, %")
+        of = "" if config.count == "weights" else f"of the {config.count}, "
+        ax.set_xlabel(f"zeros, {of}%")
         ax.set_ylabel("test accuracy, %")
         ax.set_title(f"{config.network}, survivors of {config.bits} bits", loc="left")
 
