@@ -51,7 +51,7 @@ from qevo.report.picture import STYLE
 from qevo.run.provenance import origin
 from qevo.run.session import script
 
-COSTED = 16  # images that the cost of zeros is measured on
+COSTED = 16  # images that the cost of zeros is measured on, beside those that layers are fitted to
 COLORS = ("#0e7490", "#15803d", "#c2410c", "#7c3aed")
 DASHES = ((0, (1, 4)), ":", "-", "-.", "--")  # of each method
 
@@ -169,8 +169,8 @@ class Run:
         """What zeros cost in each layer but depthwise ones."""
         subject = self.subject
         with console.status(f"{subject.name}: what zeros cost in each layer"):
-            few = subject.teacher(self.rows[0][:COSTED])
-            found = sparsity_costs(few, SHARES, bits=min(self.config.bits))
+            images = subject.train_images[self.rows[1][:COSTED]]
+            found = sparsity_costs(self.teacher, SHARES, bits=min(self.config.bits), images=images)
         return {name: costs for name, costs in found.items() if name not in subject.depthwise}
 
     @functools.cached_property

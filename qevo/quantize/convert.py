@@ -69,14 +69,21 @@ class FloatTeacher:
         )
 
     def convert(
-        self, *, bits: BitsByPattern, rounding: Rounding, fit_bias: bool = True
+        self,
+        *,
+        bits: BitsByPattern,
+        rounding: Rounding,
+        fit_bias: bool = True,
+        make_up: bool = True,
     ) -> QuantizedNetwork:
-        """One walk over the network, each layer rounded when it is met.
+        """One walk over the network, each layer rounded when its output is needed.
 
         Args:
           bits: "ternary" or 2 to 8, for all layers or by name pattern; see `bits_per_layer`.
           rounding: the method.
           fit_bias: match each channel's mean output to the float layer's on the images.
+          make_up: of two summands of a residual sum, fit the one that is rounded last to the float
+            sum less the integer other, so that errors do not add up from block to block.
 
         Raises:
           QevoError: bits out of range, a pattern without a layer, or a bound that cannot be proved
@@ -85,15 +92,23 @@ class FloatTeacher:
         layer_bits = bits_per_layer(bits, self.layer_names)
         fraction_bits = self._shared_fraction_bits(layer_bits)
         numerics = Converting(
-            self.calibration.sites, layer_bits, rounding, fit_bias, self.scaling, fraction_bits
+            self.calibration.sites,
+            layer_bits,
+            rounding,
+            fit_bias,
+            make_up,
+            self.scaling,
+            fraction_bits,
         )
         self.module.clone(numerics=numerics).apply({"params": self.folded}, self.images)
         parts = numerics.parts
+        for unused in [*parts.waiting.values()]:
+            unused.round_to(unused.real)
         height, width, channels = self.images.shape[1:]
         return QuantizedNetwork(
             module=self.module,
             image_shape=(height, width, channels),
-            weights=parts.weights,
+            weights={name: parts.weights[name] for name in parts.layers},
             constants=parts.constants,
             layers=parts.layers,
             ranges=parts.ranges,

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,12 +36,38 @@ from qevo.quantize.rounding import FloatLayer, Rounding
 from qevo.quantize.scales import ScaleGrid, max_abs_scale
 
 
-class Both(NamedTuple):
-    """One activation of all calibration images, in the float and in the integer network."""
+class Both:
+    """One activation of all calibration images, in the float and in the integer network.
 
-    real: np.ndarray  # float32
-    ints: np.ndarray  # int8, of the layers converted so far
-    site: Site
+    A layer whose output may be added to another is rounded when its integers are first asked for.
+
+    Attributes:
+      real: float32.
+      site: scale and range of the integers.
+      inputs: K of a layer that is not rounded yet, else 0.
+    """
+
+    def __init__(
+        self,
+        real: np.ndarray,
+        ints: np.ndarray | Callable[[np.ndarray], np.ndarray],
+        site: Site,
+        inputs: int = 0,
+    ) -> None:
+        self.real, self._ints, self.site, self.inputs = real, ints, site, inputs
+
+    @property
+    def ints(self) -> np.ndarray:
+        """int8, of the layers converted so far."""
+        if callable(self._ints):
+            self.round_to(self.real)
+        assert not callable(self._ints)
+        return self._ints
+
+    def round_to(self, wanted: np.ndarray) -> None:
+        """Round a layer that is not rounded yet, to outputs like ``real``."""
+        assert callable(self._ints)
+        self._ints, self.inputs = self._ints(wanted), 0
 
     def map(self, fn: Callable[[Any], Any]) -> Both:
         """The same shape change on both."""
@@ -58,13 +84,16 @@ class Parts:
     ranges: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     scales: dict[str, float] = dataclasses.field(default_factory=dict)
     fraction_bits: int = 0
+    waiting: dict[str, Both] = dataclasses.field(default_factory=dict)  # to be rounded
 
 
 @dataclasses.dataclass(frozen=True)
 class Converting(Numerics):
     """Runs the float and the integer network side by side and rounds each layer when it is met.
 
-    A layer is thus fitted to the inputs that it will see: those of the integer layers before it.
+    A layer is thus fitted to the inputs that it will see: those of the integer layers before it. If
+    its output is added to another and has no activation, it is fitted to what the sum wants of it:
+    the float layer's output, and what the other summand lacks.
     Runs outside jit on numpy arrays; reads folded ``params``, fills ``parts``.
 
     Attributes:
@@ -74,6 +103,7 @@ class Converting(Numerics):
       fraction_bits: of the output, where several layers give it; else as many as fit.
       fit_bias: make the mean output of each channel that of the float layer, over the calibration
         images, instead of rounding the float bias.
+      make_up: whether summands make up for each other's errors.
       scaling: pixel rule of the float network.
     """
 
@@ -81,6 +111,7 @@ class Converting(Numerics):
     bits: Mapping[str, str | int]
     rounding: Rounding
     fit_bias: bool
+    make_up: bool
     scaling: PixelScaling
     fraction_bits: int | None = None
     parts: Parts = dataclasses.field(default_factory=Parts)
@@ -214,26 +245,34 @@ class _ConvertProduct(nn.Module):
             facts, grid = plan._last_limits(name, matrix, x.site, layer.head, reach)
         else:
             facts, grid = plan._layer_limits(name, matrix, bias, x.site, site)
-        rows = InputRows(x.ints, layer, kernel.shape, x.site.scale)
-        rounded = plan.rounding(
-            FloatLayer(name, matrix, facts.weight_low, facts.weight_high, grid, rows, real)
-        )
-        weights = jnp.asarray(rounded.levels.reshape(kernel.shape), jnp.int8)
-        options = {"kernel": weights, "layer": layer, "arithmetic": "fast"}
-        acc = over_batches(_integer_product, x.ints, bound=facts.accumulator_bound, **options)
-        unit = rounded.scale * x.site.scale  # the real number that one of the accumulator is
-        if plan.fit_bias:
-            axes = tuple(range(acc.ndim - 1))
-            bias = real.mean(axes, dtype=np.float64) - unit * acc.mean(axes, dtype=np.float64)
-        constants = layer_constants(rounded.scale, bias, facts, grid)
-        plan.parts.weights[name], plan.parts.layers[name] = weights, facts
-        plan.parts.constants[name] = constants
-        options = {"constants": constants, "facts": facts, "layer": layer}
-        output = over_batches(_finish, acc, **options)
+        plan.parts.layers[name] = facts
+
+        def rounded(wanted: np.ndarray) -> np.ndarray:
+            plan.parts.waiting.pop(name, None)
+            rows = InputRows(x.ints, layer, kernel.shape, x.site.scale)
+            limits = facts.weight_low, facts.weight_high
+            found = plan.rounding(FloatLayer(name, matrix, *limits, grid, rows, wanted))
+            weights = jnp.asarray(found.levels.reshape(kernel.shape), jnp.int8)
+            options = {"kernel": weights, "layer": layer, "arithmetic": "fast"}
+            acc = over_batches(_integer_product, x.ints, bound=facts.accumulator_bound, **options)
+            offset = bias
+            if plan.fit_bias:
+                axes = tuple(range(acc.ndim - 1))
+                unit = found.scale * x.site.scale  # the real number that one of acc is
+                offset = wanted.mean(axes, dtype=np.float64)
+                offset -= unit * acc.mean(axes, dtype=np.float64)
+            constants = layer_constants(found.scale, offset, facts, grid)
+            plan.parts.weights[name], plan.parts.constants[name] = weights, constants
+            options = {"constants": constants, "facts": facts, "layer": layer}
+            return over_batches(_finish, acc, **options)
+
         if site is None:
-            return output
+            return rounded(real)
         plan.parts.scales[name] = site.scale
-        return Both(_activate(real, layer.activation), output, site)
+        if layer.activation or not plan.make_up:
+            return Both(_activate(real, layer.activation), rounded(real), site)
+        plan.parts.waiting[name] = output = Both(real, rounded, site, len(matrix))
+        return output
 
 
 class _ConvertAdd(nn.Module):
@@ -244,6 +283,8 @@ class _ConvertAdd(nn.Module):
     def __call__(self, x: Both, y: Both) -> Both:
         name = "/".join(self.path)
         site = self.numerics.sites[name]
+        if x is not y:
+            _make_up(*sorted((x, y), key=lambda summand: summand.inputs))
         exponents = np.rint(np.log2([x.site.scale, y.site.scale, site.scale])).astype(int)
         *left, right = (exponents - exponents.min()).tolist()
         if max(left) + right > 22:
@@ -254,6 +295,13 @@ class _ConvertAdd(nn.Module):
         kept = self.numerics._record(name, site, {"left": left, "right": right})
         ints = over_batches(_add, x.ints, y.ints, **kept, low=site.low, high=site.high)
         return Both(_activate(x.real + y.real, self.activation), ints, site)
+
+
+def _make_up(first: Both, last: Both) -> None:
+    """Round the last summand, if it is not yet, so that it makes up for the error of the first."""
+    if last.inputs:
+        lacking = first.real - np.float32(first.site.scale) * first.ints
+        last.round_to(last.real + lacking)
 
 
 class _ConvertConcat(nn.Module):

@@ -94,7 +94,7 @@ def layer_costs(
         return round_squared_error(layer)
 
     bits = next(iter(networks.values())).bits
-    teacher.convert(bits=bits, rounding=note)
+    teacher.convert(bits=bits, rounding=note, make_up=False)
     return costs
 
 
@@ -149,7 +149,7 @@ def bits_costs(
                 progress(sum(map(len, costs.values())), layer.name)
         return round_squared_error(layer)
 
-    teacher.convert(bits=8, rounding=note)
+    teacher.convert(bits=8, rounding=note, make_up=False)
     return costs
 
 
@@ -176,10 +176,10 @@ class _SharedMoments(FloatLayer):
 
 
 class OneRounded:
-    """The float network with other weights in one layer."""
+    """The float network with other weights in one layer, on some images or the teacher's."""
 
-    def __init__(self, teacher: FloatTeacher) -> None:
-        self._images = teacher.images[:IMAGES]
+    def __init__(self, teacher: FloatTeacher, images: np.ndarray | None = None) -> None:
+        self._images = teacher.images[:IMAGES] if images is None else images
         self._module = teacher.module.clone(numerics=Calibrating(teacher.scaling))
         self._head: Head = teacher.head
         self._params: dict[str, Any] = flatten_dict(teacher.folded, sep="/")

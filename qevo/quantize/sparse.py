@@ -183,15 +183,31 @@ class SparsityCost(NamedTuple):
 
 
 def sparsity_costs(
-    teacher: FloatTeacher, zeros: Sequence[float], *, bits: int, ridge: float = RIDGE
+    teacher: FloatTeacher,
+    zeros: Sequence[float],
+    *,
+    bits: int,
+    ridge: float = RIDGE,
+    images: np.ndarray | None = None,
 ) -> dict[str, list[SparsityCost]]:
     """What every layer costs and takes at ascending shares of zeros, with no gradient.
 
     Weights go by `pruned` and the others are refitted as real numbers; the inputs are those of an
     8-bit network. Depthwise layers have few weights and stay as they are: one cost, at no zeros.
     Choose a share for each layer with `qevo.compress.allocate`.
+
+    Args:
+      teacher: the float network, whose images layers are refitted to.
+      zeros: ascending shares, 0 to 1.
+      bits: of the survivors, for what they take.
+      ridge: of the refits.
+      images: uint8 ``[n, H, W, C]``, on which divergences are measured. The teacher's, by default,
+        are right where it has many; to a few, layers are refitted so closely that zeros seem free.
+
+    Returns:
+      For each layer its cost at each share.
     """
-    one = OneRounded(teacher)
+    one = OneRounded(teacher, images)
     costs: dict[str, list[SparsityCost]] = {}
 
     def note(layer: FloatLayer) -> Rounded:
@@ -209,7 +225,7 @@ def sparsity_costs(
             costs[layer.name].append(cost)
         return round_squared_error(layer)
 
-    teacher.convert(bits=8, rounding=note)
+    teacher.convert(bits=8, rounding=note, make_up=False)
     return costs
 
 
