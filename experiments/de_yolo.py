@@ -51,7 +51,7 @@ from qevo.report.picture import STYLE
 from qevo.run.provenance import origin
 from qevo.run.session import script
 
-COSTED = 16  # images that the cost of zeros is measured on, beside those that layers are fitted to
+COSTED = 16  # images that the cost of zeros is measured on; layers are fitted to others
 COLORS = ("#0e7490", "#15803d", "#c2410c", "#7c3aed")
 DASHES = ((0, (1, 4)), ":", "-", "-.", "--")  # of each method
 

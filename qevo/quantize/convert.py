@@ -76,14 +76,16 @@ class FloatTeacher:
         fit_bias: bool = True,
         make_up: bool = True,
     ) -> QuantizedNetwork:
-        """One walk over the network, each layer rounded when its output is needed.
+        """One walk over the network, in which each layer is rounded on the inputs it will have.
 
         Args:
           bits: "ternary" or 2 to 8, for all layers or by name pattern; see `bits_per_layer`.
           rounding: the method.
           fit_bias: match each channel's mean output to the float layer's on the images.
-          make_up: of two summands of a residual sum, fit the one that is rounded last to the float
-            sum less the integer other, so that errors do not add up from block to block.
+          make_up: fit a layer without activation, whose output goes into a residual sum first, to
+            the float sum less the other summand in integers, so that errors do not add up from
+            block to block. Of two such layers the one with more inputs does it, of equals the
+            second summand. The bias follows too.
 
         Raises:
           QevoError: bits out of range, a pattern without a layer, or a bound that cannot be proved

@@ -39,35 +39,40 @@ from qevo.quantize.scales import ScaleGrid, max_abs_scale
 class Both:
     """One activation of all calibration images, in the float and in the integer network.
 
-    A layer whose output may be added to another is rounded when its integers are first asked for.
+    A layer whose output may be added to another waits to be rounded until its integers are asked
+    for.
 
     Attributes:
-      real: float32.
+      real: float32, of the float network.
       site: scale and range of the integers.
-      inputs: K of a layer that is not rounded yet, else 0.
+      fan_in: K of a layer that waits, else 0.
     """
 
     def __init__(
         self,
         real: np.ndarray,
-        ints: np.ndarray | Callable[[np.ndarray], np.ndarray],
+        ints: np.ndarray | None,
         site: Site,
-        inputs: int = 0,
+        *,
+        rounding: Callable[[np.ndarray], np.ndarray] | None = None,
+        fan_in: int = 0,
     ) -> None:
-        self.real, self._ints, self.site, self.inputs = real, ints, site, inputs
+        self.real, self.site, self.fan_in = real, site, fan_in
+        self._ints, self._rounding = ints, rounding
 
     @property
     def ints(self) -> np.ndarray:
         """int8, of the layers converted so far."""
-        if callable(self._ints):
-            self.round_to(self.real)
-        assert not callable(self._ints)
+        if self._ints is None:
+            return self.round_to(self.real)
         return self._ints
 
-    def round_to(self, wanted: np.ndarray) -> None:
-        """Round a layer that is not rounded yet, to outputs like ``real``."""
-        assert callable(self._ints)
-        self._ints, self.inputs = self._ints(wanted), 0
+    def round_to(self, wanted: np.ndarray) -> np.ndarray:
+        """Round a layer that waits, so that its outputs are like these, and return them."""
+        assert self._rounding is not None
+        self._ints = self._rounding(wanted)
+        self._rounding, self.fan_in = None, 0
+        return self._ints
 
     def map(self, fn: Callable[[Any], Any]) -> Both:
         """The same shape change on both."""
@@ -89,11 +94,11 @@ class Parts:
 
 @dataclasses.dataclass(frozen=True)
 class Converting(Numerics):
-    """Runs the float and the integer network side by side and rounds each layer when it is met.
+    """Runs the float and the integer network side by side and rounds each layer on the way.
 
-    A layer is thus fitted to the inputs that it will see: those of the integer layers before it. If
-    its output is added to another and has no activation, it is fitted to what the sum wants of it:
-    the float layer's output, and what the other summand lacks.
+    A layer is thus fitted to the inputs that it will see: those of the integer layers before it. A
+    layer without activation waits: if a sum is the first to ask for its output, it is fitted to
+    what the sum wants of it, the float layer's output and what the other summand lacks.
     Runs outside jit on numpy arrays; reads folded ``params``, fills ``parts``.
 
     Attributes:
@@ -101,8 +106,8 @@ class Converting(Numerics):
       bits: for each layer.
       rounding: the method.
       fraction_bits: of the output, where several layers give it; else as many as fit.
-      fit_bias: make the mean output of each channel that of the float layer, over the calibration
-        images, instead of rounding the float bias.
+      fit_bias: make the mean output of each channel what it is to be, over the calibration images,
+        instead of rounding the float bias.
       make_up: whether summands make up for each other's errors.
       scaling: pixel rule of the float network.
     """
@@ -246,19 +251,20 @@ class _ConvertProduct(nn.Module):
         else:
             facts, grid = plan._layer_limits(name, matrix, bias, x.site, site)
         plan.parts.layers[name] = facts
+        inputs, scale = x.ints, x.site.scale  # not x, whose float map nothing else needs
 
         def rounded(wanted: np.ndarray) -> np.ndarray:
             plan.parts.waiting.pop(name, None)
-            rows = InputRows(x.ints, layer, kernel.shape, x.site.scale)
+            rows = InputRows(inputs, layer, kernel.shape, scale)
             limits = facts.weight_low, facts.weight_high
             found = plan.rounding(FloatLayer(name, matrix, *limits, grid, rows, wanted))
             weights = jnp.asarray(found.levels.reshape(kernel.shape), jnp.int8)
             options = {"kernel": weights, "layer": layer, "arithmetic": "fast"}
-            acc = over_batches(_integer_product, x.ints, bound=facts.accumulator_bound, **options)
+            acc = over_batches(_integer_product, inputs, bound=facts.accumulator_bound, **options)
             offset = bias
             if plan.fit_bias:
                 axes = tuple(range(acc.ndim - 1))
-                unit = found.scale * x.site.scale  # the real number that one of acc is
+                unit = found.scale * scale  # the real number that one of acc is
                 offset = wanted.mean(axes, dtype=np.float64)
                 offset -= unit * acc.mean(axes, dtype=np.float64)
             constants = layer_constants(found.scale, offset, facts, grid)
@@ -271,7 +277,8 @@ class _ConvertProduct(nn.Module):
         plan.parts.scales[name] = site.scale
         if layer.activation or not plan.make_up:
             return Both(_activate(real, layer.activation), rounded(real), site)
-        plan.parts.waiting[name] = output = Both(real, rounded, site, len(matrix))
+        output = Both(real, None, site, rounding=rounded, fan_in=len(matrix))
+        plan.parts.waiting[name] = output
         return output
 
 
@@ -284,7 +291,7 @@ class _ConvertAdd(nn.Module):
         name = "/".join(self.path)
         site = self.numerics.sites[name]
         if x is not y:
-            _make_up(*sorted((x, y), key=lambda summand: summand.inputs))
+            _make_up(*sorted((x, y), key=lambda summand: summand.fan_in))
         exponents = np.rint(np.log2([x.site.scale, y.site.scale, site.scale])).astype(int)
         *left, right = (exponents - exponents.min()).tolist()
         if max(left) + right > 22:
@@ -298,10 +305,11 @@ class _ConvertAdd(nn.Module):
 
 
 def _make_up(first: Both, last: Both) -> None:
-    """Round the last summand, if it is not yet, so that it makes up for the error of the first."""
-    if last.inputs:
-        lacking = first.real - np.float32(first.site.scale) * first.ints
-        last.round_to(last.real + lacking)
+    """Round the last summand, if it waits, so that it makes up for the error of the first."""
+    if last.fan_in:
+        wanted = first.real - np.float32(first.site.scale) * first.ints
+        wanted += last.real
+        last.round_to(wanted)
 
 
 class _ConvertConcat(nn.Module):

@@ -26,7 +26,7 @@ class Moments:
     """
 
     mean_input: np.ndarray  # float64 [K]
-    mean_output: np.ndarray  # float64 [C], of the float layer before its activation
+    mean_output: np.ndarray  # float64 [C], of the outputs that are wanted
     gram: np.ndarray  # float64 [K, K], covariance of the inputs
     cross: np.ndarray  # float64 [K, C], covariance of inputs and outputs
 

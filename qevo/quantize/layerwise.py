@@ -29,8 +29,8 @@ class LeastSquares(NamedTuple):
 def regression(layer: FloatLayer, ridge: float) -> LeastSquares:
     """The squared error of a layer's output, and the weights that reproduce it best.
 
-    From quantized inputs to float outputs, drawn toward the float weights by ``ridge`` times the
-    mean diagonal of the inputs' covariance.
+    From quantized inputs to the outputs that are wanted, drawn toward the float weights by
+    ``ridge`` times the mean diagonal of the inputs' covariance.
     """
     moments = layer.moments()
     diagonal = damping(moments.gram, ridge)
@@ -48,8 +48,8 @@ class LayerwiseFit:
     """Minimise ``(s q - w)ᵀ H (s q - w)`` per output channel, over integer q and dyadic s.
 
     H is the covariance of the layer's inputs as the integer layers before it give them (the mean is
-    the bias's business), and w the ridge regression that best reproduces the float layer's output
-    from those inputs, drawn toward the float weights. Every channel starts at several scales with
+    the bias's business), and w the ridge regression that best reproduces `FloatLayer.outputs` from
+    those inputs, drawn toward the float weights. Every channel starts at several scales with
     sequential rounding, whose errors the weights not yet rounded make up for, and alternates
     between integer coordinate descent and the best scale for the levels; the best start stays. In a
     large layer it is chosen before the descent.

@@ -23,8 +23,8 @@ class FloatLayer:
       low, high: lowest and highest level.
       grid: the scales that the layer can express.
       rows: the layer's quantized inputs on the calibration images.
-      outputs: float32 ``[..., C]``, what the float layer makes of its own inputs, before the
-        activation.
+      outputs: float32 ``[..., C]``, what the layer is to give, before the activation: what the
+        float layer makes of its own inputs and, of a summand, what the other summand lacks.
     """
 
     name: str
@@ -36,7 +36,7 @@ class FloatLayer:
     outputs: np.ndarray
 
     def moments(self) -> Moments:
-        """Moments of the quantized inputs and the float outputs."""
+        """Moments of the quantized inputs and the wanted outputs."""
         return self.rows.moments(self.outputs)
 
     def means(self) -> tuple[np.ndarray, np.ndarray]:

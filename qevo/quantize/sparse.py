@@ -206,7 +206,12 @@ def sparsity_costs(
 
     Returns:
       For each layer its cost at each share.
+
+    Raises:
+      QevoError: no image to measure on.
     """
+    if images is not None and not len(images):
+        raise QevoError("zeros are measured on images, but there are none")
     one = OneRounded(teacher, images)
     costs: dict[str, list[SparsityCost]] = {}
 

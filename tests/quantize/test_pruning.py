@@ -188,6 +188,20 @@ def test_a_network_sparse_layer_by_layer(trained: Any) -> None:
     assert trained.accuracy(network(trained.validation.images)) > float_accuracy - 0.03
 
 
+def test_zeros_seem_free_on_the_few_images_that_layers_are_refitted_to(trained: Any) -> None:
+    images = trained.search.images
+    teacher = FloatTeacher(trained.module, trained.variables, images[:20])
+    seen = sparsity_costs(teacher, [0.9], bits=4)
+    unseen = sparsity_costs(teacher, [0.9], bits=4, images=images[500:700])
+    for name in teacher.layer_names:
+        assert seen[name][0].divergence < unseen[name][0].divergence
+        assert seen[name][0].bytes == unseen[name][0].bytes
+    assert seen["dense_0"][0].divergence < 1e-4
+    assert unseen["dense_0"][0].divergence > 0.05
+    with pytest.raises(QevoError, match="measured on images, but there are none"):
+        sparsity_costs(teacher, [0.9], bits=4, images=images[:0])
+
+
 def test_costs_of_removal_are_those_of_a_refit_or_of_each_weight_alone() -> None:
     layer = random_layer(24, 6, low=-7, high=7)
     form, alive = layer_problem(layer, 1e-3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,26 +13,35 @@ from qevo.nets import Float, Numerics, QuantizedNetwork
 from qevo.quantize import FloatTeacher, LayerwiseFit
 from qevo.quantize.rounding import FloatLayer, Rounded, round_max_abs
 
+SHAPE = (12, 12, 3)
+Way = Literal["layer", "earlier layer", "identity", "chain"]
+
 
 class Block(nn.Module):
-    """A long and a short way, in whichever order, and one that leads nowhere."""
+    """A sum of a long way and another, in either order, and a layer that leads nowhere.
+
+    The other way is a layer called after or before those of the long one, what both begin with, or
+    in a chain a layer that goes on from the long way's end.
+    """
 
     numerics: Numerics = Float()
-    short_first: bool = False
+    way: Way = "layer"
+    long_first: bool = False
 
     @nn.compact
     def __call__(self, images: Any) -> Any:
         n = self.numerics
-        x = n.conv(n.input(images), 8, name="stem")
+        x = n.conv(n.input(images), 6, name="stem")
 
-        def short() -> Any:
+        def short(x: Any) -> Any:
             return n.conv(x, 6, (1, 1), activation=None, name="short")
 
-        early = short() if self.short_first else None
+        early = short(x) if self.way == "earlier layer" else x
         long = n.conv(n.conv(x, 8, name="long_0"), 6, activation=None, name="long_1")
-        way = short() if early is None else early
+        other = {"layer": lambda: short(x), "chain": lambda: short(long)}
+        way = other.get(self.way, lambda: early)()
         n.conv(x, 2, activation=None, name="nowhere")
-        total = n.add(way, long, activation=None, name="add")
+        total = n.add(*((long, way) if self.long_first else (way, long)), name="add")
         return n.logits(n.flatten(total), 3, name="logits")
 
 
@@ -42,7 +51,7 @@ class Found(NamedTuple):
     wanted: dict[str, np.ndarray]  # of each layer
 
 
-def converted(teacher: FloatTeacher, *, coarse: str = "", **options: Any) -> Found:
+def converted(teacher: FloatTeacher, *, without: str = "", **options: Any) -> Found:
     """Fitted at 8 bits, but for one layer whose weights are all 0."""
     order: list[str] = []
     wanted: dict[str, np.ndarray] = {}
@@ -52,54 +61,76 @@ def converted(teacher: FloatTeacher, *, coarse: str = "", **options: Any) -> Fou
         order.append(layer.name)
         wanted[layer.name] = layer.outputs
         found = round_max_abs(layer) if layer.name == "logits" else fit(layer)
-        return found._replace(levels=0 * found.levels) if layer.name == coarse else found
+        return found._replace(levels=0 * found.levels) if layer.name == without else found
 
     return Found(teacher.convert(bits=8, rounding=rounding, **options), order, wanted)
 
 
-@pytest.fixture(params=[False, True], ids=["short_last", "short_first"])
-def teacher(request: pytest.FixtureRequest) -> FloatTeacher:
-    module = Block(short_first=request.param)
-    shape = (12, 12, 3)
-    return FloatTeacher(module, random_variables(module, shape), random_images(shape, 40))
+def teacher_of(module: nn.Module) -> FloatTeacher:
+    return FloatTeacher(module, random_variables(module, SHAPE), random_images(SHAPE, 40))
 
 
-def sums(found: Found, images: np.ndarray) -> np.ndarray:
-    """Real values of the sum that the last layer sees."""
-    inputs = np.asarray(found.network.layer_inputs(images)["logits"], np.float64)
-    return inputs * found.network.scales["add"]
+def error_of_the_sum(found: Found, teacher: FloatTeacher, exact: np.ndarray) -> float:
+    """Mean square, of what the last layer sees."""
+    inputs = np.asarray(found.network.layer_inputs(teacher.images)["logits"], np.float64)
+    exact = np.maximum(exact, 0).reshape(len(inputs), -1)
+    return float(np.square(inputs * found.network.scales["add"] - exact).mean())
 
 
-def test_the_layer_with_more_inputs_makes_up_for_the_other(teacher: FloatTeacher) -> None:
-    plain = converted(teacher, coarse="short", make_up=False)
-    made_up = converted(teacher, coarse="short")
-    layers = teacher.layer_names
-    assert [*plain.network.layers] == plain.order
+@pytest.mark.parametrize("long_first", [False, True])
+@pytest.mark.parametrize(
+    ("way", "without", "last"),
+    [
+        ("layer", "short", "long_1"),
+        ("earlier layer", "short", "long_1"),
+        ("chain", "long_1", "short"),
+    ],
+)
+def test_one_layer_makes_up_for_another(
+    way: Way, without: str, last: str, *, long_first: bool
+) -> None:
+    teacher = teacher_of(Block(way=way, long_first=long_first))
+    plain = converted(teacher, without=without, make_up=False)
+    made_up = converted(teacher, without=without)
+    layers = [*plain.network.layers]
+    assert plain.order == layers
     assert sorted(made_up.order) == sorted(layers)
-    assert made_up.order.index("short") < made_up.order.index("long_1")
-    assert [*made_up.network.layers] == [*plain.network.layers] == [*made_up.network.weights]
-    for name in ("stem", "long_0", "short", "nowhere"):
-        np.testing.assert_array_equal(made_up.wanted[name], plain.wanted[name])
+    assert made_up.order.index(without) < made_up.order.index(last)
+    assert [*made_up.network.weights] == layers
+    np.testing.assert_array_equal(made_up.wanted[without], plain.wanted[without])
 
-    # A layer of zeros has the float layer's mean for its output.
-    short = plain.wanted["short"]
-    lacking = short - short.mean((0, 1, 2), dtype=np.float64)
-    step = made_up.network.scales["short"]
+    # A layer of zeros gives the mean of the float layer's outputs, in steps.
+    other = plain.wanted[without]
+    lacking = other - other.mean((0, 1, 2), dtype=np.float64)
+    step = plain.network.scales[without]
+    np.testing.assert_allclose(made_up.wanted[last], plain.wanted[last] + lacking, atol=0.6 * step)
+    if way != "chain":  # where the layer of zeros leaves nothing to make up with
+        exact = plain.wanted[last] + other
+        errors = [error_of_the_sum(one, teacher, exact) for one in (plain, made_up)]
+        assert errors[1] < 0.9 * errors[0]
+
+
+@pytest.mark.parametrize("long_first", [False, True])
+def test_a_layer_makes_up_for_an_activation(*, long_first: bool) -> None:
+    teacher = teacher_of(Block(way="identity", long_first=long_first))
+    plain = converted(teacher, without="stem", make_up=False)
+    made_up = converted(teacher, without="stem")
+    stem = np.maximum(plain.wanted["stem"], 0)
+    shown = np.asarray(made_up.network.layer_inputs(teacher.images)["long_0"], np.float64)
+    lacking = stem - shown * made_up.network.scales["stem"]
     np.testing.assert_allclose(
-        made_up.wanted["long_1"], plain.wanted["long_1"] + lacking, atol=0.6 * step
+        made_up.wanted["long_1"] - plain.wanted["long_1"], lacking, atol=1e-4
     )
-    exact = (plain.wanted["long_1"] + short).reshape(len(teacher.images), -1)
-    errors = [np.square(sums(one, teacher.images) - exact).mean() for one in (plain, made_up)]
-    assert errors[1] < 0.9 * errors[0]
+    assert np.abs(lacking).max() > 0.1
 
 
-def test_nothing_is_lacking_of_exact_summands(teacher: FloatTeacher) -> None:
+def test_at_8_bits_little_is_lacking() -> None:
+    teacher = teacher_of(Block())
     plain, made_up = converted(teacher, make_up=False), converted(teacher)
-    step = plain.network.scales["short"]
-    off = made_up.wanted["long_1"] - plain.wanted["long_1"]
-    assert 0 < np.quantile(np.abs(off), 0.95) < step  # the largest values saturate
-    exact = (plain.wanted["long_1"] + plain.wanted["short"]).reshape(len(teacher.images), -1)
-    errors = [np.square(sums(one, teacher.images) - exact).mean() for one in (plain, made_up)]
+    off = np.abs(made_up.wanted["long_1"] - plain.wanted["long_1"])
+    assert 0 < np.quantile(off, 0.95) < plain.network.scales["short"]  # the largest are cut off
+    exact = plain.wanted["long_1"] + plain.wanted["short"]
+    errors = [error_of_the_sum(one, teacher, exact) for one in (plain, made_up)]
     assert errors[1] < errors[0]
 
 
@@ -116,7 +147,5 @@ class Twice(nn.Module):
 
 
 def test_a_summand_added_to_itself_lacks_nothing() -> None:
-    shape = (6, 6, 1)
-    module = Twice()
-    teacher = FloatTeacher(module, random_variables(module, shape), random_images(shape))
+    teacher = teacher_of(Twice())
     assert converted(teacher).network == converted(teacher, make_up=False).network

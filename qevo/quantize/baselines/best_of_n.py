@@ -75,7 +75,11 @@ def best_of_n(
             f"labels are for logits; a network that returns {teacher.head} is scored without"
         )
     kinds = [(rule, fit) for rule in (round_squared_error, round_max_abs) for fit in (True, False)]
-    nearest = [teacher.convert(bits=bits, rounding=rule, fit_bias=fit) for rule, fit in kinds]
+    # No summand makes up for another: what one lacks differs from draw to draw.
+    nearest = [
+        teacher.convert(bits=bits, rounding=rule, fit_bias=fit, make_up=False)
+        for rule, fit in kinds
+    ]
     start = _Start(teacher, bits, *kinds[int(np.argmin([*map(teacher.divergence, nearest)]))])
     generator = np.random.default_rng(seed)
     best: QuantizedNetwork | None = None
@@ -126,7 +130,9 @@ class _Start:
             )
             return rounded
 
-        self.network = teacher.convert(bits=bits, rounding=recording, fit_bias=fit_bias)
+        self.network = teacher.convert(
+            bits=bits, rounding=recording, fit_bias=fit_bias, make_up=False
+        )
 
     def draw(self, generator: np.random.Generator) -> QuantizedNetwork:
         """A stochastically rounded network."""
