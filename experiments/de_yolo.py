@@ -4,11 +4,12 @@
 
 The float detector is darknet's: published Yolo-Fastest on COCO, or a folder that yolo_bccd.py made;
 nothing after it has a gradient, and labels are not used. At every share of zeros in the whole
-network, each layer's share is chosen by what it costs in squared error of the maps. Masks are drawn
-by magnitude, by the second-order measure with refits or by directed evolution: cycles of tentative
-zeroing in the whole integer network, scored by how far its maps are from the float network's where
-that sees objects, and refits. Survivors are fitted layer by layer; depthwise layers keep their few
-weights, at 8 bits. --repair goes on with a search that keeps the zeros, for all alike.
+network, each layer's share is chosen by what it costs in squared error of the maps where the float
+network sees objects, on images that layers are not fitted to. Masks are drawn by magnitude, by the
+second-order measure with refits or by directed evolution: cycles of refits and of tentative zeroing
+in the whole integer network, scored by the same distance. Survivors are fitted layer by layer;
+depthwise layers keep their few weights, at 8 bits. --repair goes on with a search that keeps the
+zeros, for all alike.
 
 The ratio is four bytes for every float parameter, biases included, over the bytes of the whole
 file. Measured on images that nothing has seen: mean average precision at an overlap of 0.5, and how
@@ -170,7 +171,13 @@ class Run:
         subject = self.subject
         with console.status(f"{subject.name}: what zeros cost in each layer"):
             images = subject.train_images[self.rows[1][:COSTED]]
-            found = sparsity_costs(self.teacher, SHARES, bits=min(self.config.bits), images=images)
+            found = sparsity_costs(
+                self.teacher,
+                SHARES,
+                bits=min(self.config.bits),
+                images=images,
+                distance=subject.distance,
+            )
         return {name: costs for name, costs in found.items() if name not in subject.depthwise}
 
     @functools.cached_property

@@ -14,6 +14,7 @@ from qevo.data import load_detection
 from qevo.detection import Detections, agreement, average_precision, fitted
 from qevo.errors import QevoError
 from qevo.nets import FixedMaps, QuantizedNetwork
+from qevo.nets.fixed_maps import OBJECTNESS, REACH
 from qevo.problems.genes import Genes
 from qevo.quantize import FloatTeacher, float_logits
 from qevo.quantize.importing.darknet import Detector, load_darknet
@@ -22,6 +23,7 @@ from qevo.report.boxes import draw_boxes
 PUBLISHED = "yolo-fastest-1.1", "yolo-fastest-1.1-xl"
 SPLITS = {"coco256": "val", "bccd": "test"}  # what nothing has seen
 SHOWN = 0.25  # score above which an object counts as found
+SUREST = 64  # anchors of an image whose numbers are all compared
 DEPTHWISE = 8  # bits of depthwise layers, which have few weights
 
 
@@ -100,7 +102,7 @@ class Subject:
           genes, radius: as `NetworkProblem.of` takes them.
           batch: images that candidates are scored on.
         """
-        maps = FixedMaps.of(network, self.detector.shapes, self.numbers)
+        maps = FixedMaps.of(network, self.detector.shapes, self.numbers, surest=SUREST)
         targets = maps.targets(self.train_outputs)
         return NetworkProblem.of(
             network,
@@ -116,6 +118,21 @@ class Subject:
             arithmetic="fast",
             batch_chunk=min(batch, 16),
         )
+
+    def distance(self, expected: np.ndarray, found: np.ndarray) -> float:
+        """Mean squared difference of maps ``[n, N]`` where objects are seen, as `FixedMaps` has it.
+
+        What is compared are the objectness of all anchors and all numbers of the surest.
+        """
+        maps = [
+            np.clip(part, -REACH, REACH).reshape(len(part), -1, self.numbers)
+            for part in (expected, found)
+        ]
+        squares = np.square(maps[1] - maps[0])
+        surest = np.argsort(-maps[0][:, :, OBJECTNESS], axis=1, kind="stable")[:, :SUREST]
+        numbers = np.take_along_axis(squares, surest[:, :, None], axis=1)
+        total = squares[:, :, OBJECTNESS].sum(dtype=np.float64) + numbers.sum(dtype=np.float64)
+        return float(total / (squares[:, :, OBJECTNESS].size + numbers.size))
 
     @functools.cached_property
     def float_outputs(self) -> np.ndarray:

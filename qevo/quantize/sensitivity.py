@@ -16,7 +16,6 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from qevo.nets.arithmetic import levels
 from qevo.nets.float_numerics import Calibrating
 from qevo.nets.network import QuantizedNetwork
-from qevo.nets.numerics import Head
 from qevo.quantize.batches import over_batches
 from qevo.quantize.convert import FloatTeacher
 from qevo.quantize.gram import Moments
@@ -29,6 +28,8 @@ from qevo.quantize.rounding import (
     round_squared_error,
 )
 from qevo.quantize.scales import ScaleGrid
+
+Distance = Callable[[np.ndarray, np.ndarray], float]  # of expected outputs and found ones
 
 IMAGES = 512  # of the teacher's that a layer's effect on the network is measured on
 
@@ -176,21 +177,32 @@ class _SharedMoments(FloatLayer):
 
 
 class OneRounded:
-    """The float network with other weights in one layer, on some images or the teacher's."""
+    """The float network with other weights in one layer.
 
-    def __init__(self, teacher: FloatTeacher, images: np.ndarray | None = None) -> None:
+    Args:
+      teacher: the float network.
+      images: to compare outputs on; the teacher's first `IMAGES` by default.
+      distance: of found outputs from expected ones; `divergence` by default.
+    """
+
+    def __init__(
+        self,
+        teacher: FloatTeacher,
+        images: np.ndarray | None = None,
+        distance: Distance | None = None,
+    ) -> None:
         self._images = teacher.images[:IMAGES] if images is None else images
+        self._distance = distance or functools.partial(divergence, head=teacher.head)
         self._module = teacher.module.clone(numerics=Calibrating(teacher.scaling))
-        self._head: Head = teacher.head
         self._params: dict[str, Any] = flatten_dict(teacher.folded, sep="/")
         self._expected = self._outputs(teacher.folded)
 
     def divergence(self, name: str, kernel: np.ndarray, bias: np.ndarray) -> float:
-        """`divergence` from the float network, with a kernel ``[K, C]`` and bias ``[C]``."""
+        """The distance from the float network, with a kernel ``[K, C]`` and bias ``[C]``."""
         kernel = kernel.reshape(self._params[f"{name}/kernel"].shape)
         swapped = {f"{name}/kernel": np.float32(kernel), f"{name}/bias": np.float32(bias)}
         found = self._outputs(unflatten_dict(self._params | swapped, sep="/"))
-        return divergence(self._expected, found, self._head)
+        return self._distance(self._expected, found)
 
     def _outputs(self, folded: Any) -> np.ndarray:
         return over_batches(functools.partial(_outputs, self._module, folded), self._images)

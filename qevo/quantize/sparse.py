@@ -28,7 +28,7 @@ from qevo.quantize.pruning import (
     strongest_filters,
 )
 from qevo.quantize.rounding import FloatLayer, Rounded, round_squared_error
-from qevo.quantize.sensitivity import OneRounded
+from qevo.quantize.sensitivity import Distance, OneRounded
 
 Order = Literal["second_order", "magnitude", "random"]
 
@@ -172,7 +172,7 @@ class SparsityCost(NamedTuple):
     Attributes:
       zeros: the share.
       divergence: of the float network with this layer pruned and refitted from the float network,
-        as `LayerCost.sensitivity`.
+        as `LayerCost.sensitivity` or by another distance.
       bytes: about what the layer takes coded: the entropy of its mask, and the bits less one for
         each survivor.
     """
@@ -189,6 +189,7 @@ def sparsity_costs(
     bits: int,
     ridge: float = RIDGE,
     images: np.ndarray | None = None,
+    distance: Distance | None = None,
 ) -> dict[str, list[SparsityCost]]:
     """What every layer costs and takes at ascending shares of zeros, with no gradient.
 
@@ -203,6 +204,8 @@ def sparsity_costs(
       ridge: of the refits.
       images: uint8 ``[n, H, W, C]``, on which divergences are measured. The teacher's, by default,
         are right where it has many; to a few, layers are refitted so closely that zeros seem free.
+      distance: of outputs ``[n, ...]`` from the float network's, which come first; by default the
+        mean divergence of classes, or the mean squared difference of images or maps.
 
     Returns:
       For each layer its cost at each share.
@@ -212,7 +215,7 @@ def sparsity_costs(
     """
     if images is not None and not len(images):
         raise QevoError("zeros are measured on images, but there are none")
-    one = OneRounded(teacher, images)
+    one = OneRounded(teacher, images, distance)
     costs: dict[str, list[SparsityCost]] = {}
 
     def note(layer: FloatLayer) -> Rounded:
