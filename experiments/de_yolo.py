@@ -8,8 +8,8 @@ network, each layer's share is chosen by what it costs in squared error of the m
 network sees objects, on images that layers are not fitted to. Masks are drawn by magnitude, by the
 second-order measure with refits or by directed evolution: cycles of refits and of tentative zeroing
 in the whole integer network, scored by the same distance. Survivors are fitted layer by layer;
-depthwise layers keep their few weights, at 8 bits. --repair goes on with a search that keeps the
-zeros, for all alike.
+depthwise layers and those that give the maps keep all their weights, the former at 8 bits. --repair
+goes on with a search that keeps the zeros, for all alike.
 
 The ratio is four bytes for every float parameter, biases included, over the bytes of the whole
 file. Measured on images that nothing has seen: mean average precision at an overlap of 0.5, and how
@@ -64,7 +64,7 @@ class Config(ZeroingConfig):
     network: str = "yolo-fastest-1.1"
     """A published one, or the folder of a run of yolo_bccd.py."""
     zeros: tuple[float, ...] = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95)
-    """Shares of zeros in all layers but depthwise ones."""
+    """Shares of zeros in all layers but depthwise ones and those that give the maps."""
     bits: tuple[int, ...] = (8, 6, 4)
     """Of the survivors."""
     methods: tuple[Method, ...] = ("magnitude", "second_order")
@@ -167,8 +167,13 @@ class Run:
 
     @functools.cached_property
     def _costs(self) -> dict[str, list[SparsityCost]]:
-        """What zeros cost in each layer but depthwise ones."""
+        """What zeros cost in each layer that may have some.
+
+        In those that give the maps, what is least in squared error are the boxes, whose values are
+        small and must be exact.
+        """
         subject = self.subject
+        whole = {*subject.depthwise, *self.teacher.calibration.outputs}
         with console.status(f"{subject.name}: what zeros cost in each layer"):
             images = subject.train_images[self.rows[1][:COSTED]]
             found = sparsity_costs(
@@ -178,7 +183,7 @@ class Run:
                 images=images,
                 distance=subject.distance,
             )
-        return {name: costs for name, costs in found.items() if name not in subject.depthwise}
+        return {name: costs for name, costs in found.items() if name not in whole}
 
     @functools.cached_property
     def _sizes(self) -> dict[str, int]:
