@@ -171,6 +171,8 @@ def draw_gains(path: pathlib.Path, records: dict[str, list[Record]]) -> None:
         ax.axline((0, 0), slope=1, color="0.7", lw=0.8)
         ax.set_xscale("symlog", linthresh=1)
         ax.set_yscale("symlog", linthresh=1)
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_major_formatter("{x:g}")
         ax.set_xlabel("gain over nearest rounding on held-out images, points")
         ax.set_ylabel("gain on test images, points")
         ax.legend(frameon=False)

@@ -25,7 +25,7 @@ COLORS = {
     "gptq": "#a16207",
     "adaround": "#9d174d",
     "layerwise": "#0e7490",
-    "evolutionary": "#0369a1",
+    "evolutionary": "#4f46e5",
     "evolved": "#15803d",
 }
 
