@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import pathlib
 import time
@@ -172,18 +173,30 @@ class Run:
         In those that give the maps, what is least in squared error are the boxes, whose values are
         small and must be exact.
         """
-        subject = self.subject
-        whole = {*subject.depthwise, *self.teacher.calibration.outputs}
-        with console.status(f"{subject.name}: what zeros cost in each layer"):
-            images = subject.train_images[self.rows[1][:COSTED]]
-            found = sparsity_costs(
+        found = kept(self.folder / "costs.json", self._measured_costs)
+        whole = {*self.subject.depthwise, *self.teacher.calibration.outputs}
+        return {
+            name: list(itertools.starmap(SparsityCost, costs))
+            for name, costs in found.items()
+            if name not in whole
+        }
+
+    def _measured_costs(self) -> Record:
+        """Of all layers, in minutes."""
+        subject, layers = self.subject, len(self.teacher.layer_names)
+        with console.status(f"{subject.name}: what zeros cost in each layer") as status:
+
+            def progress(done: int, name: str) -> None:
+                status.update(f"{subject.name}: what zeros cost, {done} of {layers} layers: {name}")
+
+            return sparsity_costs(
                 self.teacher,
                 SHARES,
                 bits=min(self.config.bits),
-                images=images,
+                images=subject.train_images[self.rows[1][:COSTED]],
                 distance=subject.distance,
+                progress=progress,
             )
-        return {name: costs for name, costs in found.items() if name not in whole}
 
     @functools.cached_property
     def _sizes(self) -> dict[str, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -14,6 +15,7 @@ from qevo.quantize.rounding import FloatLayer, Rounded
 RIDGE = 1e-3  # of a layer's Gram matrix, as in `LayerwiseFit`
 _ROUNDS = 8  # in which the weights that are too many go, about
 _KEPT = 0.7  # of the survivors, by a round of `pruned`; 0.5 while there are more than a third
+_FEW = 0.35  # share gone, below which the inverse of the others is that of all, corrected
 _DEAD = 1e-9  # variance of an input, relative to the mean one, that is none
 _NOISE = 4e-6  # or relative to its squared mean, of sums in float32
 
@@ -116,9 +118,9 @@ def refit(problem: LeastSquares, mask: np.ndarray) -> tuple[np.ndarray, np.ndarr
     values, costs = np.zeros(mask.shape), np.full(mask.shape, np.inf)
     wanted = problem.gram @ problem.target
     for channel, kept, inverse in _inverses(problem.gram, mask):
-        found = inverse @ wanted[kept, channel]
+        found = inverse.times(wanted[kept, channel])
         values[kept, channel] = found
-        costs[kept, channel] = found**2 / np.diag(inverse)
+        costs[kept, channel] = found**2 / inverse.diagonal
     return values, costs
 
 
@@ -153,30 +155,72 @@ def removal_costs(
         return mask * np.diag(gram)[:, None] * rounded.scale**2
     costs = np.zeros(mask.shape)
     for channel, kept, inverse in _inverses(gram, mask):
-        costs[kept, channel] = rounded.scale[channel] ** 2 / np.diag(inverse)
+        costs[kept, channel] = rounded.scale[channel] ** 2 / inverse.diagonal
     return costs
 
 
-def _inverses(gram: np.ndarray, mask: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+class _Inverse(NamedTuple):
+    """What is asked of the inverse of a matrix ``[S, S]``."""
+
+    diagonal: np.ndarray  # [S]
+    times: Callable[[np.ndarray], np.ndarray]  # with a vector [S]
+
+
+def _inverses(gram: np.ndarray, mask: np.ndarray) -> Iterator[tuple[int, np.ndarray, _Inverse]]:
     """Of each channel with survivors: which these are, and the inverse of their Gram matrix."""
-    known: dict[bytes, np.ndarray] = {}  # neighbours with the same mask share an inverse
+    whole: np.ndarray | None = None
+    known: dict[bytes, _Inverse] = {}  # neighbours with the same mask share an inverse
     for channel in range(mask.shape[1]):
         (kept,) = mask[:, channel].nonzero()
         if not len(kept):
             continue
         name = kept.tobytes()
         if name not in known:
-            known = {name: _inverse(gram[np.ix_(kept, kept)])}
+            (gone,) = (~mask[:, channel]).nonzero()
+            if len(gone) < _FEW * len(mask):
+                whole = _whole_inverse(gram) if whole is None else whole
+                known = {name: _inverse_without(whole, kept, gone)}
+            else:
+                known = {name: _inverse(gram[np.ix_(kept, kept)])}
         yield channel, kept, known[name]
 
 
-def _inverse(matrix: np.ndarray) -> np.ndarray:
-    factorize, invert = scipy.linalg.get_lapack_funcs(("potrf", "potri"), (matrix,))
-    upper, bad = factorize(matrix)
+def _inverse(matrix: np.ndarray) -> _Inverse:
+    root = _inverse_root(matrix)
+    return _Inverse(np.square(root).sum(0), lambda vector: root.T @ (root @ vector))
+
+
+def _whole_inverse(matrix: np.ndarray) -> np.ndarray:
+    root = _inverse_root(matrix)
+    return root.T @ root
+
+
+def _inverse_without(whole: np.ndarray, kept: np.ndarray, gone: np.ndarray) -> _Inverse:
+    """The inverse of a part of a matrix, from the inverse A of all of it and what is not there.
+
+    By the inverse of a block matrix it is ``A_SS - A_SR A_RR⁻¹ A_RS``: the fewer are gone, the less
+    there is to do.
+    """
+    root = _inverse_root(whole[np.ix_(gone, gone)])
+    half = root @ whole[np.ix_(gone, kept)]
+
+    def times(vector: np.ndarray) -> np.ndarray:
+        spread = np.zeros(len(whole))
+        spread[kept] = vector
+        return (whole @ spread)[kept] - half.T @ (half @ vector)
+
+    return _Inverse(np.diag(whole)[kept] - np.square(half).sum(0), times)
+
+
+def _inverse_root(matrix: np.ndarray) -> np.ndarray:
+    """The lower triangular ``L⁻¹`` of ``matrix = L Lᵀ``."""
+    if not matrix.size:
+        return matrix
+    factorize, invert = scipy.linalg.get_lapack_funcs(("potrf", "trtri"), (matrix,))
+    lower, bad = factorize(matrix, lower=True)
     if bad:
         raise QevoError("a Gram matrix that is not positive definite: raise the ridge")
-    found = np.triu(invert(upper)[0])
-    return found + np.triu(found, 1).T
+    return invert(lower, lower=True)[0]
 
 
 def pruned(

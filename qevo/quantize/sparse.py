@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import jax
@@ -190,6 +190,7 @@ def sparsity_costs(
     ridge: float = RIDGE,
     images: np.ndarray | None = None,
     distance: Distance | None = None,
+    progress: Callable[[int, str], None] | None = None,
 ) -> dict[str, list[SparsityCost]]:
     """What every layer costs and takes at ascending shares of zeros, with no gradient.
 
@@ -206,6 +207,7 @@ def sparsity_costs(
         are right where it has many; to a few, layers are refitted so closely that zeros seem free.
       distance: of outputs ``[n, ...]`` from the float network's, which come first; by default the
         mean divergence of classes, or the mean squared difference of images or maps.
+      progress: called with how many layers have been measured, and the name of the last.
 
     Returns:
       For each layer its cost at each share.
@@ -218,19 +220,22 @@ def sparsity_costs(
     one = OneRounded(teacher, images, distance)
     costs: dict[str, list[SparsityCost]] = {}
 
-    def note(layer: FloatLayer) -> Rounded:
+    def measured(layer: FloatLayer) -> Iterator[SparsityCost]:
         if layer.depthwise:
-            costs[layer.name] = [SparsityCost(0.0, 0.0, layer.kernel.size * bits / 8)]
-            return round_squared_error(layer)
+            yield SparsityCost(0.0, 0.0, layer.kernel.size * bits / 8)
+            return
         problem, alive = layer_problem(layer, ridge)
         mean_input, mean_output = layer.means()
-        costs[layer.name] = []
         for share, (mask, values) in zip(zeros, pruned(problem, alive, zeros), strict=True):
             bias = mean_output - mean_input @ values
             kept = np.count_nonzero(mask)
             size = (mask.size * _entropy(kept / mask.size) + kept * (bits - 1)) / 8
-            cost = SparsityCost(share, one.divergence(layer.name, values, bias), size)
-            costs[layer.name].append(cost)
+            yield SparsityCost(share, one.divergence(layer.name, values, bias), size)
+
+    def note(layer: FloatLayer) -> Rounded:
+        costs[layer.name] = list(measured(layer))
+        if progress:
+            progress(len(costs), layer.name)
         return round_squared_error(layer)
 
     teacher.convert(bits=8, rounding=note, make_up=False)
