@@ -120,7 +120,7 @@ class Run:
     def __init__(self, config: Config, subject: Subject) -> None:
         self.config, self.subject = config, subject
         self.folder = config.runs / f"de-{subject.name}-{config.seed}"
-        free = ("zeros", "methods", "examples", *PLACES)  # bits decide the shares
+        free = ("zeros", "bits", "methods", "examples", *PLACES)
         claim(self.folder, config, free=free)
         self.rows = subject.draw(config.calibration, config.seed)
         self.teacher = subject.teacher(self.rows[0])

@@ -173,6 +173,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         with safe_open(path, framework="np") as file:
             header = json.loads((file.metadata() or {})[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if not isinstance(header, dict):
+            raise ValueError(f"the header should be an object, not {header!r}")
     except KeyError:
         raise QevoError(f"{path}: a safetensors file, but not one of qevo's networks") from None
     except (SafetensorError, OSError, ValueError) as error:

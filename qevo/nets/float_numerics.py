@@ -54,13 +54,14 @@ def _sum(x: jax.Array, y: jax.Array, activation: Activation, name: str) -> jax.A
     return activate(x + y, activation)
 
 
-def sampling_stride(count: int, limit: int) -> int:
+def sampling_stride(count: int, limit: int, period: int = 2 * 3 * 5 * 7 * 11 * 13) -> int:
     """A stride that takes at most ``limit`` of ``count`` values, in step with no axis.
 
-    Coprime to the small primes, so that it visits all channels, rows and columns alike.
+    Coprime to the period of what they are, by default to the small primes, so that it visits all
+    channels, rows and columns alike.
     """
     stride = -(-count // limit)
-    while math.gcd(stride, 2 * 3 * 5 * 7 * 11 * 13) > 1:
+    while math.gcd(stride, period) > 1:
         stride += 1
     return stride
 

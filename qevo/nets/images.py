@@ -68,14 +68,14 @@ def image_rule(scaling: PixelScaling) -> ImageRule:
     CIFAR-10 twice the divergence.
 
     Raises:
-      QevoError: scale and offset of different lengths, or a scale that is not positive.
+      QevoError: scale and offset of different lengths, neither 1, or a scale that is not positive.
     """
     scale, offset = np.asarray(scaling.scale, np.float64), np.asarray(scaling.offset, np.float64)
-    if scale.shape != offset.shape and offset.size != 1:
+    if scale.size != offset.size and 1 not in (scale.size, offset.size):
         raise QevoError(f"pixel scaling: {scale.size} scales but {offset.size} offsets")
+    scale, offset = np.broadcast_arrays(scale, offset)
     if not np.all(scale > 0):
         raise QevoError(f"pixel scaling: every scale must be positive, got {scaling.scale}")
-    offset = np.broadcast_to(offset, scale.shape)
     unit = float(np.maximum(np.abs(offset), np.abs(255 * scale + offset)).max() / 127)
     constants = {
         "multiplier": np.rint(scale / unit * 2**_SHIFT).astype(np.int32),

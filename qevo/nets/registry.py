@@ -10,7 +10,7 @@ from qevo.errors import QevoError
 from qevo.nets.autoencoder import Autoencoder
 from qevo.nets.lenet import LeNet5
 from qevo.nets.mlp import LeNet300
-from qevo.nets.resnet import ResNet8, ResNet20, ResNet32, ResNet56
+from qevo.nets.resnet import ResNet, ResNet8, ResNet20, ResNet32, ResNet56
 from qevo.nets.traced import Traced
 from qevo.nets.vgg import VGG16
 
@@ -27,6 +27,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
 # What a file may name: also what returns images, and what its fields alone describe.
 STORED: dict[str, Callable[..., nn.Module]] = {
     **ARCHITECTURES,
+    "resnet": ResNet,
     "autoencoder": Autoencoder,
     "traced": Traced,
 }

@@ -91,6 +91,12 @@ def calibrate(
         )
     sums = {name: seen[0].summands for name, seen in observations.items() if seen[0].summands}
     shifted = {*sums, *(part for parts in sums.values() for part in parts)}
+    if "input" in shifted:
+        name = next(name for name, parts in sums.items() if "input" in parts)
+        raise QevoError(
+            f"{name}: the images themselves cannot be added to activations, whose scale is another;"
+            " put a layer between them"
+        )
     tied = {name: seen[0].parts for name, seen in observations.items() if seen[0].parts}
     rule = image_rule(scaling)
     sites = {}

@@ -130,7 +130,8 @@ class FloatTeacher:
         for name, output in outputs.items():
             kernel = flat[f"{name}/kernel"]
             matrix = np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1])
-            _, fits = last_limits(name, matrix, bits[name], sites[output.site], 1.0, output.reach)
+            reach = max(output.reach, float(np.abs(flat[f"{name}/bias"]).max()))
+            _, fits = last_limits(name, matrix, bits[name], sites[output.site], 1.0, reach)
             found.append(fits)
         return min(found)
 

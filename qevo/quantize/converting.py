@@ -189,7 +189,7 @@ class Converting(Numerics):
     def _last_limits(
         self, name: str, kernel: np.ndarray, inputs: Site, head: Head | None, reach: float
     ) -> tuple[LayerArithmetic, ScaleGrid]:
-        """The same for the last layer, whose float outputs are at most ``reach``."""
+        """The same for the last layer, whose float outputs and biases are at most ``reach``."""
         unit = self.sites["input"].scale if head == "image" else 1.0  # that the output counts in
         facts, fraction_bits = last_limits(
             name, kernel, self.bits[name], inputs, unit, reach, self.fraction_bits
@@ -217,7 +217,7 @@ def last_limits(
       bits: of its weights.
       inputs: their scale and range.
       unit: real number that ``2**fraction_bits`` stands for.
-      reach: largest absolute float output.
+      reach: largest absolute float output or bias.
       fraction_bits: of the output; as many as fit by default.
     """
     weights = levels(bits, name)
@@ -246,7 +246,7 @@ class _ConvertProduct(nn.Module):
         options: dict[str, Any] = {"kernel": kernel, "bias": np.float32(bias), "layer": layer}
         real = over_batches(_float_product, x.real, **options)
         if site is None:
-            reach = float(np.abs(real).max())
+            reach = float(max(np.abs(real).max(), np.abs(bias).max()))
             facts, grid = plan._last_limits(name, matrix, x.site, layer.head, reach)
         else:
             facts, grid = plan._layer_limits(name, matrix, bias, x.site, site)

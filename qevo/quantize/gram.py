@@ -98,7 +98,7 @@ class InputRows:
           ``[n, H', W', C]``.
         """
         channels, positions = outputs.shape[-1], math.prod(outputs.shape[1:-1])
-        stride = sampling_stride(len(self.inputs) * positions, limit)
+        stride = sampling_stride(len(self.inputs) * positions, limit, positions)
         for part, rows in self._batches(max(1, ROWS // positions)):
             first = -part.start * positions % stride
             yield rows[first::stride], outputs[part].reshape(-1, channels)[first::stride]

@@ -35,6 +35,9 @@ class TrainingConfig:
       weight_decay: decoupled ("adamw") or added to the gradient ("sgd"); kernels only.
       label_smoothing: share of the target spread over all classes; cross-entropy only.
       seed: of the initial weights, the order of images and the augmentation.
+
+    Raises:
+      QevoError: values out of range.
     """
 
     epochs: int = 20
@@ -45,6 +48,14 @@ class TrainingConfig:
     weight_decay: float = 1e-2
     label_smoothing: float = 0.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 1:
+            raise QevoError(
+                f"epochs and batch must be at least 1, got {self.epochs} and {self.batch}"
+            )
+        if not 0 <= self.warmup < 1:
+            raise QevoError(f"warmup is a share of all steps, 0 to 1, below 1, got {self.warmup}")
 
 
 def train(
@@ -73,8 +84,8 @@ def train(
       ``params`` and, where the network normalises, ``batch_stats``.
 
     Raises:
-      QevoError: too few images for one batch, images that are not uint8, or labels that do not
-        match them or the network's classes.
+      QevoError: too few images for one batch, images that are not uint8, labels that do not match
+        them or the network's classes, or weights that went to infinity.
     """
     config = config or TrainingConfig()
     images, labels = np.asarray(images), np.asarray(labels)
@@ -105,7 +116,10 @@ def train(
 
     data = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
     after = report if progress else None  # a look at the means would have the steps waited for
-    return descend(module, data, objective, 2, config, _images_only(augment), after)
+    found = descend(module, data, objective, 2, config, _images_only(augment), after)
+    if not all(np.isfinite(part).all() for part in jax.tree.leaves(found)):
+        raise QevoError("training diverged: take a smaller learning rate")
+    return found
 
 
 def train_autoencoder(

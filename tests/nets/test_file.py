@@ -125,6 +125,13 @@ def test_another_kind_of_file(path: pathlib.Path) -> None:
         load_safetensors(path)
 
 
+@pytest.mark.parametrize("header", ["[]", "3"])
+def test_a_header_of_another_kind(path: pathlib.Path, header: str) -> None:
+    save_file({"x": np.zeros(3)}, path, {"qevo": header})
+    with pytest.raises(QevoError, match="header should be an object"):
+        load_safetensors(path)
+
+
 def test_another_version(path: pathlib.Path) -> None:
     rewrite(path, lambda header: header.update(version=99))
     with pytest.raises(QevoError, match=r"format version 99; this qevo reads version 1"):

@@ -12,6 +12,7 @@ from qevo.errors import QevoError
 from qevo.nets.images import RAW_PIXELS, UNIT_RANGE, PixelScaling, image_rule, prepare
 
 NORMALIZED = PixelScaling.normalized((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CENTRED = PixelScaling((1.0,), (-123.7, -116.8, -103.9))  # one scale for all channels
 PIXELS = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None, None], 3, axis=-1)
 
 
@@ -21,7 +22,7 @@ def prepared(scaling: PixelScaling) -> np.ndarray:
     return np.asarray(prepare(jnp.asarray(PIXELS), constants, low=rule.low, high=rule.high))
 
 
-@pytest.mark.parametrize("scaling", [UNIT_RANGE, RAW_PIXELS, NORMALIZED])
+@pytest.mark.parametrize("scaling", [UNIT_RANGE, RAW_PIXELS, NORMALIZED, CENTRED])
 def test_one_unit_is_the_stated_scale(scaling: PixelScaling) -> None:
     rule = image_rule(scaling)
     real = np.asarray(scaling(jnp.asarray(PIXELS)))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from qevo.errors import QevoError
-from qevo.nets import Integer, LeNet300, PixelScaling
+from qevo.nets import Float, Integer, LeNet300, Numerics, PixelScaling
 from qevo.nets.arithmetic import LEVELS
+from qevo.nets.images import RAW_PIXELS
 from qevo.quantize import (
     FloatTeacher,
     LayerwiseFit,
@@ -161,6 +164,38 @@ def test_offsets_of_the_pixels(trained: Trained) -> None:
     network = quantize_network(module, variables, trained.search.images, bits=8)
     assert network.layers["dense_0"].input_low == -127
     assert trained.accuracy(network(images)) > trained.accuracy(real) - 0.01
+
+
+def test_a_bias_far_beyond_the_outputs() -> None:
+    """Raw pixels, whose mean the last layer takes off again."""
+    draw = np.random.RandomState(0)
+    images = draw.randint(100, 140, (200, 4, 4, 1)).astype(np.uint8)
+    kernel = draw.normal(1, 0.05, (16, 3)).astype(np.float32)
+    bias = -kernel.sum(0) * 120
+    module = LeNet300(Float(scaling=RAW_PIXELS), hidden=(), classes=3)
+    variables = {"params": {"logits": {"kernel": kernel, "bias": bias}}}
+    real = float_logits(module, variables, images)
+    assert np.abs(bias).min() > 5 * np.abs(real).max()
+    network = quantize_network(module, variables, images, bits=8)
+    error = network(images) * network.output_scale - real
+    assert np.abs(error).max() < 0.1 * np.abs(real).max()
+
+
+def test_a_sum_with_the_images_themselves() -> None:
+    class Adding(nn.Module):
+        numerics: Numerics = Float()
+
+        @nn.compact
+        def __call__(self, images: Any) -> Any:
+            n = self.numerics
+            x = n.input(images)
+            y = n.conv(x, 1, (3, 3), activation=None, batch_norm=False, name="conv")
+            return n.logits(n.flatten(n.add(x, y, name="sum")), 2, name="logits")
+
+    images = np.zeros((2, 4, 4, 1), np.uint8)
+    variables = Adding().init(jax.random.key(0), images)
+    with pytest.raises(QevoError, match="sum: the images themselves cannot be added"):
+        quantize_network(Adding(), variables, images, bits=8)
 
 
 def test_refuses(trained: Trained) -> None:

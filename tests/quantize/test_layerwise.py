@@ -144,6 +144,15 @@ def test_samples_of_many_rows_are_fair(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(some.gram[:, 0], some.cross[:, 0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("images", [1000, 1040, 1200, 2100])
+def test_samples_are_no_smaller_than_they_need_be(images: int) -> None:
+    x = np.zeros((images, 8, 8, 1), np.int8)
+    rows = InputRows(x, Product("conv", 1, (1, 1)), (1, 1, 1, 1), 1.0)
+    limit = 1 << 15
+    taken = sum(len(part) for part, _ in rows.pairs(x.astype(np.float32), limit))
+    assert limit / 2 <= taken <= limit
+
+
 def test_scale_grid_is_dyadic_and_fine() -> None:
     grid = ScaleGrid(unit=0.013, limit=64, max_shift=17, floor=np.array([0.0, 0.0, 0.5]))
     wanted = np.array([0.1, 3.7, 0.2])

@@ -94,6 +94,13 @@ def test_refuses() -> None:
         train(module, images, labels)
     with pytest.raises(QevoError, match="as many labels as images"):
         train(module, images, labels[:9], config=TrainingConfig(batch=8))
+    with pytest.raises(QevoError, match="at least 1, got 0 and 128"):
+        TrainingConfig(epochs=0)
+    with pytest.raises(QevoError, match=r"warmup .* got 1\.0"):
+        TrainingConfig(warmup=1.0)
+    diverging = TrainingConfig(epochs=2, batch=8, optimizer="sgd", learning_rate=1e30)
+    with pytest.raises(QevoError, match="training diverged"):
+        train(module, images, labels, config=diverging)
     unknown: Any = "lion"
     bad = TrainingConfig(batch=8, optimizer=unknown)
     with pytest.raises(QevoError, match="optimizer must be"):

@@ -38,7 +38,7 @@ def read_onnx(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     layout. Of an operation without a scope, weight and bias are named after the weight.
 
     Raises:
-      QevoError: the package onnx is not there; no float initializers; weights in 8 bits or fewer;
+      QevoError: the package onnx is not there; no float initializers; weights of other types;
         data that is not there, not all there, or in a file outside the model's folder. Of damaged
         files, whatever protobuf raises.
     """
@@ -54,9 +54,10 @@ def read_onnx(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         if tensor.data_type in _FLOATS:
             arrays[tensor.name] = _array(tensor, path.parent)
         elif tensor.data_type not in _WIDE and len(tensor.dims) > 1:
+            kind = tensor.DataType.Name(tensor.data_type)
             raise QevoError(
-                f"a quantized ONNX model: {tensor.name} {list(tensor.dims)} has 8 bits an element "
-                "or fewer; refine the float model that it was made from"
+                f"an ONNX model whose weights are no floats: {tensor.name} {list(tensor.dims)} has"
+                f" type {kind}; refine the float model that it was made from"
             )
     if not arrays:
         raise QevoError(

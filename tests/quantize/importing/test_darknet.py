@@ -111,6 +111,7 @@ def test_weights_that_are_not_finite(tmp_path: pathlib.Path) -> None:
         ("mask=0", "mask=4", "mask: expected indices of 3 anchors"),
         ("layers=-1,4", "layers=-1,7", "expected maps of one size, found [(4, 4), (8, 8)]"),
         ("from=-3\nactivation=linear", "from=-3\nactivation=leaky", "a sum has linear or relu"),
+        ("from=-3\nactivation", "from=-2,-3\nactivation", "from: expected one section, got 2"),
         ("layers=7", "layers=7\ngroups=2", "parts of channels"),
         ("filters=14", "filters=14\ndilation=2", "dilation=2 is not supported"),
         ("mask=0", "mask=0\nnew_coords=1", "new_coords=1 is not supported"),

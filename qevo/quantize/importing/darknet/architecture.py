@@ -184,7 +184,10 @@ class _Builder:
         activation = section.values.get("activation", "linear")
         if activation not in ("linear", "relu"):
             raise section.error(f"activation={activation}: a sum has linear or relu")
-        (other,) = self._other(section, index, "from")
+        others = self._other(section, index, "from")
+        if len(others) != 1:
+            raise section.error(f"from: expected one section, got {len(others)}")
+        (other,) = others
         if self.shapes[other] != self.shapes[before]:
             raise section.error(
                 f"cannot add {list(self.shapes[before])} and {list(self.shapes[other])}: darknet"
