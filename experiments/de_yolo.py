@@ -270,7 +270,7 @@ def draw(path: pathlib.Path, subject: Subject, rows: list[Record], real: dict[st
                     continue
                 for ax, key in zip(axes, ("map50", "kept"), strict=True):
                     ax.plot(
-                        [100 * row["zeros"] for row in mine],
+                        [100 * row["all_zeros"] for row in mine],
                         [100 * row[key] for row in mine],
                         marker="o",
                         ls=dashes,
@@ -282,7 +282,7 @@ def draw(path: pathlib.Path, subject: Subject, rows: list[Record], real: dict[st
         axes[0].set_ylabel("mAP50, %")
         axes[1].set_ylabel("sure objects still found, %")
         for ax in axes:
-            ax.set_xlabel("zeros, %")
+            ax.set_xlabel("zeros among all weights, %")
         axes[0].set_title(subject.name, loc="left")
         axes[0].legend(frameon=False)
         figure.savefig(path, dpi=130)
