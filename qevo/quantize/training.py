@@ -35,9 +35,6 @@ class TrainingConfig:
       weight_decay: decoupled ("adamw") or added to the gradient ("sgd"); kernels only.
       label_smoothing: share of the target spread over all classes; cross-entropy only.
       seed: of the initial weights, the order of images and the augmentation.
-
-    Raises:
-      QevoError: values out of range.
     """
 
     epochs: int = 20
@@ -48,14 +45,6 @@ class TrainingConfig:
     weight_decay: float = 1e-2
     label_smoothing: float = 0.0
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1:
-            raise QevoError(
-                f"epochs and batch must be at least 1, got {self.epochs} and {self.batch}"
-            )
-        if not 0 <= self.warmup < 1:
-            raise QevoError(f"warmup is a share of all steps, 0 to 1, below 1, got {self.warmup}")
 
 
 def train(
@@ -84,8 +73,8 @@ def train(
       ``params`` and, where the network normalises, ``batch_stats``.
 
     Raises:
-      QevoError: too few images for one batch, images that are not uint8, labels that do not match
-        them or the network's classes, or weights that went to infinity.
+      QevoError: settings out of range, too few images for one batch, images that are not uint8,
+        labels that do not match them or the network's classes, or weights that went to infinity.
     """
     config = config or TrainingConfig()
     images, labels = np.asarray(images), np.asarray(labels)
@@ -260,6 +249,12 @@ def descend(
       start: makes other variables of the random ones, where training shall begin.
     """
     module = module.clone(numerics=dataclasses.replace(_float_numerics(module), train=True))
+    if config.epochs < 1 or config.batch < 1:
+        raise QevoError(
+            f"epochs and batch must be at least 1, got {config.epochs} and {config.batch}"
+        )
+    if not 0 <= config.warmup < 1:
+        raise QevoError(f"warmup is a share of all steps, 0 to 1, below 1, got {config.warmup}")
     count = len(data[0])
     steps = count // config.batch
     optimizer = _optimizer(config, config.epochs * steps)

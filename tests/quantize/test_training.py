@@ -94,10 +94,13 @@ def test_refuses() -> None:
         train(module, images, labels)
     with pytest.raises(QevoError, match="as many labels as images"):
         train(module, images, labels[:9], config=TrainingConfig(batch=8))
-    with pytest.raises(QevoError, match="at least 1, got 0 and 128"):
-        TrainingConfig(epochs=0)
-    with pytest.raises(QevoError, match=r"warmup .* got 1\.0"):
-        TrainingConfig(warmup=1.0)
+    for config, message in (
+        (TrainingConfig(epochs=0, batch=8), "at least 1, got 0 and 8"),
+        (TrainingConfig(batch=0), "at least 1, got 20 and 0"),
+        (TrainingConfig(batch=8, warmup=1.0), r"warmup .* got 1\.0"),
+    ):
+        with pytest.raises(QevoError, match=message):
+            train(module, images, labels, config=config)
     diverging = TrainingConfig(epochs=2, batch=8, optimizer="sgd", learning_rate=1e30)
     with pytest.raises(QevoError, match="training diverged"):
         train(module, images, labels, config=diverging)
