@@ -84,10 +84,11 @@ class Operation(Node):
 class Layer(Operation):
     """A dense product or convolution without bias; padding of a dense product is empty."""
 
-    kernel: np.ndarray  # float64, [K, C] or HWIO
+    kernel: np.ndarray  # float64, [K, C] or HWIO; of a depthwise one HW1C
     name: str  # proposed; see `Recorder`
     strides: tuple[int, int] = (1, 1)
     padding: Pads | tuple[()] = ()
+    depthwise: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,6 +135,13 @@ class PadImage(Operation):
     """Zeros around rows and columns, for the convolution that follows."""
 
     pads: Pads
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Concat(Operation):
+    """Channels of ``x`` and of the others one after the other."""
+
+    others: tuple[Value, ...]
 
 
 def describe(node: Node) -> str:
@@ -265,6 +273,15 @@ class Recorder:
                 place = self._call("pad_channels", place, after=after, before=before)
                 scale = np.pad(scale, (before, after), constant_values=1)
                 return Recorded(place, scale, np.pad(offset, (before, after)))
+            case Concat(x=x, others=others):
+                if any(_is_image(part.node) for part in (x, *others)):
+                    raise QevoError(
+                        f"{node.where}: the images themselves cannot be put together with"
+                        " activations; put a layer between"
+                    )
+                places, scales, offsets = zip(*map(self.record, (x, *others)), strict=True)
+                place = self._call("concat", *places, name=self._name("concat_0"))
+                return Recorded(place, np.concatenate(scales), np.concatenate(offsets))
             case _:
                 raise QevoError(
                     f"{node.where}, behind {describe(node)}: rows and columns of zeros can only be"
@@ -299,7 +316,8 @@ class Recorder:
     ) -> int:
         """Record ``scale * layer + offset``."""
         x = self.record(node.x)
-        kernel, bias = node.kernel * x.scale[:, None], 0.0
+        inputs = np.s_[:] if node.depthwise else np.s_[:, None]  # their axis in the kernel
+        kernel, bias = node.kernel * x.scale[inputs], 0.0
         if x.offset.any():
             if any(p != (0, 0) for p in node.padding):
                 raise QevoError(
@@ -308,7 +326,8 @@ class Recorder:
                     " cannot take into its bias; move the batch norm before the relu, or leave"
                     " out the padding"
                 )
-            bias = x.offset @ node.kernel.reshape(-1, *node.kernel.shape[-2:]).sum(0)
+            summed = node.kernel.reshape(-1, *node.kernel.shape[-2:]).sum(0)
+            bias = (x.offset[inputs] * summed).sum(0)
         name = self._name(node.name)
         self.params[name] = {
             "kernel": (kernel * scale).astype(np.float32),
@@ -321,6 +340,8 @@ class Recorder:
         if not node.padding:
             return self._call("dense", x.place, name=name, features=features, **options)
         options |= {"kernel": node.kernel.shape[:2], "padding": node.padding}
+        if node.depthwise:
+            options["depthwise"] = True
         return self._call(
             "conv", x.place, name=name, features=features, strides=node.strides, **options
         )

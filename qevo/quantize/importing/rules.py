@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jax.extend.core import JaxprEqn
 from qevo.errors import QevoError
 from qevo.quantize.importing.graph import (
     AveragePool,
+    Concat,
     Flatten,
     Layer,
     MaxPool,
@@ -49,7 +50,7 @@ Rule = Callable[..., Value]  # of an equation and its inputs, one of them at lea
 
 
 def refuse(eqn: JaxprEqn, inputs: Sequence[Input], advice: str) -> QevoError:
-    """The error for an operation that no quantized network has."""
+    """The error for an operation that is not read."""
     places = [f"behind {describe(v.node)}" for v in inputs if isinstance(v, Value)]
     return QevoError(f"{', '.join([_where(eqn), *dict.fromkeys(places)])}: {advice}")
 
@@ -152,6 +153,8 @@ def _relu(eqn: JaxprEqn, x: Value) -> Value:
         case MaxPool() if (x.scale > 0).all():  # which a relu commutes with
             before = node.x.scaled(x.scale).shifted(x.offset)
             return Value.of(dataclasses.replace(node, x=_relu(eqn, before)), x.shape)
+        case Concat() if x.shape == node.shape:
+            return _concat(eqn, *(_relu(eqn, part) for part in _parts(node, x)))
         case Layer():
             return Value.of(Relu(node.shape, _where(eqn), x), x.shape)
         case Sum() if x.plain:
@@ -222,6 +225,33 @@ def _pad(eqn: JaxprEqn, x: Input, zero: Input) -> Value:
     if rows == columns == (0, 0):
         return x
     return Value.of(PadImage(_shape(eqn), _where(eqn), x, (rows, columns)))
+
+
+def _concatenate(eqn: JaxprEqn, *parts: Input) -> Value:
+    values = [part for part in parts if isinstance(part, Value)]
+    if len(values) < len(parts):
+        raise refuse(
+            eqn, parts, "activations cannot be put together with constants; zeros: jnp.pad"
+        )
+    for part in values:
+        _check_image(eqn, part)
+    if eqn.params["dimension"] != 3:
+        raise refuse(eqn, parts, "activations can be put together along their channels only")
+    return _concat(eqn, *values)
+
+
+def _concat(eqn: JaxprEqn, x: Value, *others: Value) -> Value:
+    channels = sum(part.shape[-1] for part in (x, *others))
+    return Value.of(Concat((*x.shape[:-1], channels), _where(eqn), x, others))
+
+
+def _parts(node: Concat, whole: Value) -> Iterator[Value]:
+    """What was put together, with what is pending on the whole."""
+    start = 0
+    for part in (node.x, *node.others):
+        channels = np.s_[start : start + part.shape[-1]]
+        yield part.scaled(whole.scale[channels]).shifted(whole.offset[channels])
+        start += part.shape[-1]
 
 
 def _max_pool(eqn: JaxprEqn, x: Value) -> Value:
@@ -296,24 +326,27 @@ def _conv(eqn: JaxprEqn, x: Input, kernel: Input) -> Value:
     name = f"layer {_layer_name(kernel.source)}"
     if len(x.shape) != 4:
         raise refuse(eqn, inputs, f"{name}: images have rows, columns and channels, no more")
-    if params["feature_group_count"] != 1 or params["batch_group_count"] != 1:
+    lhs, (outputs, channels, *window), out = params["dimension_numbers"]
+    groups, features = params["feature_group_count"], kernel.array.shape[outputs]
+    depthwise = groups == features == x.shape[-1] > 1
+    if not (depthwise or groups == 1) or params["batch_group_count"] != 1:
         advice = (
-            f"{name}: grouped and depthwise convolutions are not supported: use a full one, or"
-            " leave the layer out"
+            f"{name}: convolutions are full ones or depthwise ones of one filter per channel,"
+            f" not of {groups} groups for {features} outputs: use one of these"
         )
         raise refuse(eqn, inputs, advice)
     if {*params["lhs_dilation"], *params["rhs_dilation"]} != {1}:
-        advice = f"{name}: dilated and transposed convolutions are not supported"
+        advice = f"{name}: a convolution must be neither dilated nor transposed"
         raise refuse(eqn, inputs, advice)
-    lhs, (outputs, channels, *window), out = params["dimension_numbers"]
     if not lhs == out == (0, 3, 1, 2):
         raise refuse(eqn, inputs, f"{name}: {_ADVICE['transpose']}")
     array = np.asarray(kernel.array, np.float64).transpose(*window, channels, outputs)
     rows, columns = params["padding"]
     if min(*rows, *columns) < 0:
-        raise refuse(eqn, inputs, f"{name}: negative padding is not supported")
+        raise refuse(eqn, inputs, f"{name}: a convolution cannot cut its input (negative padding)")
     strides = _pair(params["window_strides"])
-    return _layer(eqn, x, kernel, array, strides, (_pair(rows), _pair(columns)))
+    padding = _pair(rows), _pair(columns)
+    return _layer(eqn, x, kernel, array, strides, padding, depthwise=depthwise)
 
 
 def _layer(
@@ -323,8 +356,10 @@ def _layer(
     kernel: np.ndarray,
     strides: tuple[int, int] = (1, 1),
     padding: Pads | tuple[()] = (),
+    *,
+    depthwise: bool = False,
 ) -> Value:
-    """A product of activations and a kernel ``[K, C]`` or HWIO."""
+    """A product of activations and a kernel ``[K, C]``, HWIO or, of a depthwise layer, HW1C."""
     _check_float(eqn, x)
     shape, where, name = _shape(eqn), _where(eqn), _layer_name(constant.source)
     if padding and isinstance(x.node, PadImage):
@@ -335,12 +370,12 @@ def _layer(
         padding = ((top + a, bottom + b), (left + c, right + d))
         x = x.node.x.scaled(x.scale)
     pooled = x.shape == (x.node.shape[0], 1, 1, *x.node.shape[1:])  # kept its axes
-    if pooled and kernel.shape[:-2] == (1, 1) and not np.any(padding):
+    if pooled and kernel.shape[:-2] == (1, 1) and not np.any(padding) and not depthwise:
         dense = Layer((shape[0], shape[-1]), where, x, kernel[0, 0], name)
         return Value.of(dense, shape)
     if x.shape != x.node.shape:
         raise refuse(eqn, [x], f"layer {name}: {list(x.shape)} is neither an image nor flat")
-    return Value.of(Layer(shape, where, x, kernel, name, strides, padding))
+    return Value.of(Layer(shape, where, x, kernel, name, strides, padding, depthwise))
 
 
 def _layer_name(source: str) -> str:
@@ -357,6 +392,7 @@ RULES: dict[str, Rule] = {
     "add": _add,
     "add_any": _add,
     "broadcast_in_dim": _reshape,
+    "concatenate": _concatenate,
     "conv_general_dilated": _conv,
     "convert_element_type": _convert,
     "copy": _same,
@@ -380,13 +416,13 @@ RULES: dict[str, Rule] = {
 }
 
 _SUPPORTED = (
-    "quantized networks have convolutions and dense layers, batch norm as for inference, relu, max"
-    " pooling, the mean over an image, residual sums, flattening and padding with zeros"
+    "networks are read that have convolutions and dense layers, batch norm as for inference, relu,"
+    " max pooling, the mean over an image, residual sums, channels put together, flattening and"
+    " padding with zeros"
 )
 _AVERAGE = "average over the whole image, x.mean((1, 2)), or pool by maximum"
-_ACTIVATION = "the only activation is relu; leave out a softmax behind the logits"
+_ACTIVATION = "the only activation that is read is relu; leave out a softmax behind the logits"
 _ADVICE = {
-    "concatenate": "branches can be added, not concatenated",
     "gather": "every n-th row and column can be taken, x[:, ::n, ::n], but no other part",
     "reduce_max": f"{_ACTIVATION}, and pool with nn.max_pool",
     "transpose": "activations are [B, H, W, C] throughout: leave their axes as they are",

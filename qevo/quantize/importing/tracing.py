@@ -32,12 +32,13 @@ def trace(
 ) -> tuple[Traced, dict[str, Any]]:
     """Make an architecture of a float network that was not written against `qevo.nets.Numerics`.
 
-    The function is traced in inference mode and its operations are read off: convolutions and dense
-    products, relu, max pooling, the mean over an image, residual sums, flattening, zeros around an
-    image or its channels. Biases, batch norms and whatever else scales and shifts channels, the
-    pixels' own scaling included, is folded into the layers and the pixel rule, in any algebraic
-    form. Layers are called by the names of their kernels: "params/block_0/conv/kernel" gives
-    "block_0/conv". A kernel that two layers share becomes two.
+    The function is traced in inference mode and its operations are read off: convolutions, full or
+    depthwise, and dense products, relu, max pooling, the mean over an image, residual sums,
+    channels put together, flattening, zeros around an image or its channels. Biases, batch norms
+    and whatever else scales and shifts channels, the pixels' own scaling included, is folded into
+    the layers and the pixel rule, in any algebraic form. Layers are called by the names of their
+    kernels: "params/block_0/conv/kernel" gives "block_0/conv". A kernel that two layers share
+    becomes two.
 
         module, variables = trace(network, variables, (32, 32, 3), scaling=UNIT_RANGE)
         quantized = quantize_network(module, variables, images, bits=4)
@@ -54,7 +55,7 @@ def trace(
       A module and variables for `quantize_network`, which give the same logits.
 
     Raises:
-      QevoError: an operation that quantized networks do not have, with its place in the source, the
+      QevoError: an operation that is not read, with its place in the source, the
         layer before it and what to do instead; or logits that are not the same.
     """
     if len(image_shape) != 3:

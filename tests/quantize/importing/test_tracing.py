@@ -20,7 +20,9 @@ from qevo.errors import QevoError
 from qevo.nets import (
     RAW_PIXELS,
     UNIT_RANGE,
+    Float,
     LeNet5,
+    Numerics,
     PixelScaling,
     ResNet,
     load_safetensors,
@@ -199,6 +201,64 @@ def test_shortcuts_without_weights() -> None:
     assert dict(module.calls[3].options)["padding"] == ((1, 1), (1, 1))
 
 
+class Separable(nn.Module):
+    """Depthwise convolutions, on what was scaled and shifted, and channels put together."""
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        x = nn.relu(nn.Conv(4, (3, 3), name="stem")(x))
+        norm = nn.BatchNorm(use_running_average=True)
+        y = nn.Conv(4, (3, 3), padding="VALID", feature_group_count=4, name="depthwise")(norm(x))
+        y = nn.Conv(6, (1, 1), name="pointwise")(nn.relu(nn.BatchNorm(True)(y)))
+        z = nn.Conv(4, (3, 3), strides=2, feature_group_count=4, use_bias=False, name="strided")(x)
+        z = jnp.pad(z, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        y = jnp.concatenate([y, nn.Conv(3, (1, 1), name="narrow")(z)], axis=-1)
+        y = nn.BatchNorm(True)(nn.relu(nn.BatchNorm(True)(y)))
+        return nn.Dense(3, name="out")(y.mean((1, 2)))
+
+
+class NativeSeparable(nn.Module):
+    """The same by qevo's own operations, without what is folded."""
+
+    numerics: Numerics = Float()
+
+    @nn.compact
+    def __call__(self, images: Any) -> Any:
+        n = self.numerics
+        plain = {"batch_norm": False, "activation": None}
+        x = n.conv(n.input(images), 4, batch_norm=False, name="stem")
+        y = n.conv(x, 4, padding="VALID", depthwise=True, batch_norm=False, name="depthwise")
+        y = n.conv(y, 6, (1, 1), batch_norm=False, name="pointwise")
+        pads = ((0, 1), (0, 1))
+        z = n.conv(x, 4, strides=(2, 2), padding=pads, depthwise=True, name="strided", **plain)
+        z = n.conv(z, 3, (1, 1), padding=((1, 1), (1, 1)), batch_norm=False, name="narrow")
+        pooled = n.average_pool(n.concat(y, z, name="concat_0"), name="pool_0")
+        return n.logits(pooled, 3, name="out")
+
+
+def test_depthwise_layers_and_channels_put_together() -> None:
+    given = random_variables(Separable(), SHAPE)
+    module, variables = trace(Separable(), given, SHAPE, scaling=UNIT_RANGE)
+    assert calls(module) == [
+        "conv stem relu",
+        "conv depthwise relu",
+        "conv pointwise relu",
+        "conv strided",
+        "conv narrow relu",
+        "concat concat_0",
+        "average_pool pool_0",
+        "logits out",
+    ]
+    images = random_images(SHAPE)
+    native = NativeSeparable(Float(scaling=UNIT_RANGE))
+    expected = quantized(native, images, variables, bits=8)
+    found = quantized(module, images, variables, bits=8)
+    assert found.weights["depthwise"].shape == (3, 3, 1, 4)
+    np.testing.assert_array_equal(found(images), expected(images))
+    real = np.asarray(Separable().apply(given, images / 255.0))
+    assert np.abs(found(images) / 2.0**found.fraction_bits - real).max() < 0.1 * np.ptp(real)
+
+
 def convolve(
     x: Any, kernel: Any, strides: Any = (1, 1), padding: Any = "SAME", **options: Any
 ) -> Any:
@@ -335,26 +395,37 @@ MIDDLE = {
         lambda a, x: jnp.tanh(x),
         r"tanh at .*test_tracing.py:\d+.*, behind layer w: the only",
     ),
-    "gelu": (lambda a, x: nn.gelu(x), "integer_pow .*the only activation is relu"),
-    "relu6": (lambda a, x: nn.relu6(x), r"min at .*test_tracing\.py:\d+.*only activation is relu"),
+    "gelu": (lambda a, x: nn.gelu(x), "integer_pow .*the only activation that is read is relu"),
+    "relu6": (
+        lambda a, x: nn.relu6(x),
+        r"min at .*test_tracing\.py:\d+.*only activation that is read is relu",
+    ),
     "square": (lambda a, x: x * x, "added, not multiplied with one another"),
     "maximum": (lambda a, x: jnp.maximum(x, 1.0), r"only max\(x, 0\)"),
     "groups": (
-        lambda a, x: convolve(x, a["v"][:, :, :1], feature_group_count=4),
-        "behind layer w: layer v: grouped and depthwise convolutions.*leave the layer out",
+        lambda a, x: convolve(x, a["v"][:, :, :2], feature_group_count=2),
+        "behind layer w: layer v: .*depthwise ones.*not of 2 groups for 4 outputs",
     ),
     "dilation": (
         lambda a, x: convolve(x, a["v"], rhs_dilation=(2, 2)),
-        "layer v: dilated and transposed",
+        "layer v: .*neither dilated nor transposed",
     ),
-    "crop": (lambda a, x: convolve(x, a["v"], padding=((-1, 0), (0, 0))), "negative padding"),
+    "crop": (lambda a, x: convolve(x, a["v"], padding=((-1, 0), (0, 0))), r"\(negative padding\)"),
     "channels first": (
         lambda a, x: lax.conv(x, jnp.ones((4, 8, 1, 1)), (1, 1), "SAME"),
         "activations are .B, H, W, C. throughout",
     ),
     "two kernels": (lambda a, x: convolve(x, x[:, ::2, ::2]), "must not depend on the images"),
     "transpose": (lambda a, x: x.transpose(0, 2, 1, 3), "transpose at .*leave their axes"),
-    "concatenate": (lambda a, x: jnp.concatenate([x, x], 1), "not concatenated"),
+    "two filters each": (
+        lambda a, x: convolve(x, a["v"][:, :, :1].repeat(2, -1), feature_group_count=4)[..., :4],
+        "not of 4 groups for 8 outputs",
+    ),
+    "rows put together": (lambda a, x: jnp.concatenate([x, x], 1), "along their channels only"),
+    "concatenated zeros": (
+        lambda a, x: jnp.concatenate([x, jnp.zeros_like(x)], -1)[..., :4],
+        "put together with constants; zeros: jnp.pad",
+    ),
     "crop of an image": (lambda a, x: x[:, 1:], r"slice at .*x\[:, ::n, ::n\]"),
     "local average": (lambda a, x: nn.avg_pool(x, (2, 2)), "average over the whole image"),
     "mean of rows": (lambda a, x: x - x.mean(1, keepdims=True), "average over the whole image"),
@@ -392,7 +463,7 @@ MIDDLE = {
     "reshape": (lambda a, x: convolve(x.reshape(4, 4, 16, 4), a["v"]), "neither an image nor flat"),
     "merged images": (lambda a, x: x.reshape(1, -1, 8, 4), "does not count the images"),
     "attention": (lambda a, x: jnp.einsum("bhwc,bhwd->bhcd", x, x), "multiplied with one another"),
-    "reversed": (lambda a, x: x[:, ::-1], "rev at .*quantized networks have"),
+    "reversed": (lambda a, x: x[:, ::-1], "rev at .*networks are read that have"),
     "integers": (lambda a, x: x.astype(int), "float32 cannot become int32"),
     "pre-activation": (lambda a, x: nn.relu(0.5 * (x + convolve(x, a["v"]))), "pre-activation"),
     "relu after pool": (
@@ -445,6 +516,13 @@ WHOLE = {
     "sum with images": (
         lambda a, x: (x := x / 255 + (x / 255) @ a["d"][:3, :3]).mean((1, 2)) @ a["d"][:3],
         "residual sum with the images",
+    ),
+    "channels of images": (
+        lambda a, x: (
+            jnp.concatenate([x / 255, convolve(x / 255, a["w"])], -1).mean((1, 2))
+            @ jnp.ones((7, 2))
+        ),
+        "images themselves cannot be put together",
     ),
     "weights first": (lambda a, x: (a["d"].T @ head(a, x).mean((1, 2)).T).T, "transpose at"),
     "infinite scale": (lambda a, x: jnp.inf * tail(a, head(a, x)), "scales .* not finite"),
