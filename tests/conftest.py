@@ -3,10 +3,12 @@
 Leaves out the tests on full data sets where QEVO_DATA_DIR does not say where they are.
 """
 
+import gc
 import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -56,6 +58,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("data")]
+
+
+def pytest_collection_finish() -> None:
+    """The garbage collector need not look at what was imported again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs() -> Iterator[None]:
+    """Few programs are run in two files; all of them together take gigabytes and time."""
+    yield
+    import jax
+
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

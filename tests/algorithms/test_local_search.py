@@ -49,9 +49,9 @@ TASKS = {
         lambda p: TabuSearch(p, TABU), lambda: Coloring.of(40, *random_graph(40, 160, 7), 5), 20, 0
     ),
     "annealing, nk": Task(
-        lambda p: Annealing(p, AnnealingConfig(population=8, moves=2000, cycle=16, restart=32)),
-        lambda: NK.random(jax.random.key(0), 60, 3),
-        200,
+        lambda p: Annealing(p, AnnealingConfig(population=8, moves=1000, cycle=8, restart=16)),
+        lambda: NK.random(jax.random.key(0), 40, 3),
+        40,
     ),
     "annealing, colouring": Task(
         lambda p: Annealing(p, AnnealingConfig(population=4, moves=600, cycle=10)),
