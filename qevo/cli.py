@@ -26,7 +26,7 @@ from qevo.run.pipeline import run_pipeline
 from qevo.run.reporting import ReportConfig, report
 from qevo.run.seeds import run_seeds, seeded
 from qevo.run.sensitivity import measure_sensitivity
-from qevo.run.session import exit_code, output_is_closed, session
+from qevo.run.session import exit_code, explained, output_is_closed, session
 from qevo.run.solving import SolveConfig, solve_file
 
 DESCRIPTION = """Evolve integer neural networks: no gradients, and a search exact in integers.
@@ -210,6 +210,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(output_is_closed())
     except QevoError as error:
         print(f"qevo: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"qevo: {explained(error)}", file=sys.stderr)
         sys.exit(2)
 
 

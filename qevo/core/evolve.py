@@ -31,6 +31,7 @@ from qevo.core.interruption import Interruption, interruptible
 from qevo.core.problem import Problem
 from qevo.core.program import compile_generations, placement
 from qevo.core.progress import ProgressReport, Words
+from qevo.core.random import key_of
 from qevo.core.setup import check_batch, check_counts, check_setup
 from qevo.core.space import Space
 from qevo.errors import QevoError
@@ -129,7 +130,7 @@ def evolve(
       QevoError: the setup cannot work, does not fit into memory, or differs from the checkpoint's
         or another process's.
     """
-    key = seed if isinstance(seed, jax.Array) else jax.random.key(seed)
+    key = seed if isinstance(seed, jax.Array) else key_of(seed)
     rules = Rules(generations, validate_every, patience, target)
     check_setup(algorithm, problem, rules)
     check_counts(

@@ -95,7 +95,8 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, int]]:
     A line that is on its way, or was cut short by a kill, is none.
     """
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines():
         with contextlib.suppress(json.JSONDecodeError):
             records.append(json.loads(line))
     return records

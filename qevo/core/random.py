@@ -10,9 +10,33 @@ import math
 import jax
 import jax.numpy as jnp
 
+from qevo.errors import QevoError
+
 TABLE_BITS = 14
 TABLE_TOTAL = 1 << TABLE_BITS  # every frequency table sums to this
+SEEDS = 1 << 32  # a larger seed's key, or a negative one's, would be that of one of these
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))  # of Threefry-2x32
+
+
+def key_of(seed: int) -> jax.Array:
+    """The key of a seed.
+
+    Raises:
+      QevoError: a seed whose key is that of another one.
+    """
+    check_seeds("seed", seed)
+    return jax.random.key(seed)
+
+
+def check_seeds(name: str, *seeds: int) -> None:
+    """Refuse seeds outside 0 to 2³² - 1.
+
+    Raises:
+      QevoError: with the name of the argument that holds them.
+    """
+    outside = [seed for seed in seeds if not 0 <= seed < SEEDS]
+    if outside:
+        raise QevoError(f"{name} must be 0 to {SEEDS - 1}, got {', '.join(map(str, outside))}")
 
 
 def bits16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

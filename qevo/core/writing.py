@@ -35,11 +35,18 @@ def write_whole(path: pathlib.Path, content: bytes) -> None:
 def write_atomically(path: pathlib.Path, content: bytes) -> None:
     """Write beside ``path``, then move it there: a crash leaves the old file whole.
 
+    What a link leads to is replaced; a device or a pipe is written to.
+
     Raises:
       OSError: it cannot be written; the old file is whole.
     """
-    temporary = path.with_name(f".{path.name}.tmp")  # one name: what a kill leaves is used again
     with naming(path):
+        path = path.resolve()
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+            return
+        # One name: what a kill leaves is used again.
+        temporary = path.with_name(f".{path.name}.tmp")
         try:
             with open(temporary, "wb") as file:
                 file.write(content)

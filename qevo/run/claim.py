@@ -78,6 +78,20 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
         yield
 
 
+def at_work(folder: pathlib.Path) -> bool | None:
+    """Whether a process has a run folder for itself; ``None`` where no lock tells."""
+    if fcntl is None:
+        return None
+    try:
+        with (folder / LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False
+
+
 def _refuse(config: SearchConfig) -> None:
     path = config.folder / files.CONFIG
     if not config.resume:

@@ -133,10 +133,13 @@ def _measured(path: pathlib.Path) -> dict[str, str | float]:
     result = files.read_json(known)
     if result.get("network_sha256") != hashlib.sha256(path.read_bytes()).hexdigest():
         return {}
-    accuracy = result["accuracy"]["evolved"]
-    about = {f"{split} accuracy": round(value, 4) for split, value in accuracy.items()}
+    try:
+        accuracy, data = result["accuracy"]["evolved"], result["data"]
+        about = {f"{split} accuracy": round(value, 4) for split, value in accuracy.items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise QevoError(f"{known} is no run's: {error!r}") from None
     # Of a folder its last name alone: paths are nobody's business, and bytes.
-    return {"data": pathlib.PurePath(result["data"]).name} | about
+    return {"data": pathlib.PurePath(data).name} | about
 
 
 def _is_same(path: pathlib.Path, network: QuantizedNetwork) -> bool:

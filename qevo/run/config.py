@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import pathlib
 from typing import Literal
 
@@ -11,6 +12,8 @@ from qevo.algorithms.shift_es import ShiftConfig
 from qevo.errors import QevoError
 from qevo.quantize.bits import read_bits
 from qevo.quantize.training import TrainingConfig
+
+_LONG = 100  # characters of bits that a folder's name may have
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,7 +234,10 @@ class RefineConfig(NetworkConfig, SearchConfig):
     def default_name(self) -> str:
         """Network and bits."""
         network = self.network.rpartition(":")[2] or "network"
-        name = f"{network}-{'-'.join(self.bits)}-{self.seed}".replace("*=", "")
+        bits = "-".join(self.bits)
+        if len(bits) > _LONG:
+            bits = f"{bits[:_LONG]}-{hashlib.sha256(bits.encode()).hexdigest()[:8]}"
+        name = f"{network}-{bits}-{self.seed}".replace("*=", "")
         return name.replace("*", "_").replace("/", "_")  # one folder, whatever the layers' names
 
 

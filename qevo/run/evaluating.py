@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 
 from rich.table import Table
@@ -54,6 +55,16 @@ def evaluate_file(
             f"are test images now; to evaluate all the same, say --data {name}"
         )
     image = network.head == "image"
+    if network.head == "maps":
+        raise QevoError(
+            f"{path} is a detector's network, whose precision qevo.detection measures; the accuracy"
+            " is that of a classifier"
+        )
+    classes = math.prod(network.output_shape)
+    if network.head == "logits" and classes != len(images.classes):
+        raise QevoError(
+            f"{path} tells {classes} classes apart, and {images.source} has {len(images.classes)}"
+        )
 
     def measure(split: Split) -> float:
         if image:

@@ -59,7 +59,7 @@ class ExportConfig:
     """Run and compare before writing."""
     data: str | None = None
     """Whose test images to compare on, as for `qevo train`; by default the data set in the
-    config.json beside the file, or random images without one."""
+    config.json beside the file, or random images without one and for a refinement."""
     images: int = 1000
     """How many images to compare on."""
 
@@ -147,7 +147,8 @@ def _images(
     name, beside = config.data, path.parent / files.CONFIG
     if name is None and beside.exists():
         known = files.read_json(beside)
-        name = known["data"] if known.get("command") != "refine" else None
+        name = known.get("data") if known.get("command") != "refine" else None
+        name = name if isinstance(name, str) else None  # of no run's, but another tool's
     if name is None:
         shape = (config.images, *network.image_shape)
         return np.random.default_rng(0).integers(0, 256, shape, np.uint8), "random pixels"

@@ -61,7 +61,9 @@ class Gatherer:
             return read()
         except (QevoError, OSError) as error:
             self.lacks(part, str(error))
-            return None
+        except (KeyError, TypeError, ValueError) as error:
+            self.lacks(part, f"its file is damaged or another run's: {error!r}")
+        return None
 
 
 def gather(path: pathlib.Path, *, examples: int) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def gather(path: pathlib.Path, *, examples: int) -> dict[str, Any]:
         run.lacks("accuracy", f"the run {verb}: accuracies are measured when it ends", command)
     data = run.attempt("images", lambda: _data(run))
     start = run.attempt("start", lambda: network_of(path / f"{config.start}.safetensors"))
-    network = start and run.attempt("network", lambda: _network(run, start))
+    network = start and run.attempt("network", lambda: _network(run, start, finished=bool(found)))
     file = network and summarise(open_compressed(compress(network)))
     return {
         **dataclasses.asdict(summary),
@@ -108,15 +110,13 @@ def gather(path: pathlib.Path, *, examples: int) -> dict[str, Any]:
 
 def _resume(run: Gatherer) -> str:
     command = "refine" if isinstance(run.config, RefineConfig) else "train"
-    words = ["qevo", command, "--runs", str(run.path.parent), "--name", run.config.name]
+    words = ["qevo", command, "--runs", str(run.config.runs), "--name", run.config.name]
     return shlex.join([*words, "--resume"])
 
 
 def _data(run: Gatherer) -> Dataset:
     data = load_data(run.config)
-    known = files.read_json(run.path / files.CONFIG).get("data_sha256")
-    if known is not None and known != data.fingerprint():
-        raise QevoError(f"{run.config.data} has changed since the run")
+    files.refuse_changed_data(run.path, data)
     return data
 
 
@@ -124,9 +124,9 @@ def _counts(data: Dataset) -> dict[str, int]:
     return {part: len(getattr(data, part)) for part in ("search", "validation", "test")}
 
 
-def _network(run: Gatherer, start: QuantizedNetwork) -> QuantizedNetwork:
-    path = run.path / files.NETWORK
-    return network_of(path) if path.exists() else network_so_far(run.config, start)
+def _network(run: Gatherer, start: QuantizedNetwork, *, finished: bool) -> QuantizedNetwork:
+    path = run.path / files.NETWORK  # while a run is extended, that of before
+    return network_of(path) if finished else network_so_far(run.config, start)
 
 
 def _curve(run: Gatherer, data: Dataset | None) -> dict[str, Any] | None:

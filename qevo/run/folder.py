@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from qevo.core.writing import write_atomically
+from qevo.data import Dataset
 from qevo.errors import QevoError
 from qevo.run.config import AnyConfig, RefineConfig, SearchConfig, TrainConfig
 
@@ -106,6 +107,17 @@ def read_config(folder: pathlib.Path) -> AnyConfig:
         ) from None
 
 
+def refuse_changed_data(folder: pathlib.Path, data: Dataset) -> None:
+    """Refuse other images than those of the run in a folder.
+
+    Raises:
+      QevoError: they have changed since.
+    """
+    known = read_json(folder / CONFIG).get("data_sha256")
+    if known is not None and known != data.fingerprint():
+        raise QevoError(f"{data.source} has changed since the run in {folder}")
+
+
 def _record(kind: Any, values: dict[str, Any]) -> Any:
     """A dataclass from its JSON values: nested records, tuples and paths as their fields say."""
     hints, made = typing.get_type_hints(kind), {}
@@ -114,11 +126,15 @@ def _record(kind: Any, values: dict[str, Any]) -> Any:
         if dataclasses.is_dataclass(hint):
             value = _record(hint, value)
         elif isinstance(value, list):
-            value = tuple(value)
+            value = _tuples(value)
         elif isinstance(value, str) and pathlib.Path in (hint, *typing.get_args(hint)):
             value = pathlib.Path(value)
         made[name] = value
     return kind(**made)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def save_arrays(path: pathlib.Path, tree: Any) -> None:
@@ -144,3 +160,5 @@ def load_arrays(path: pathlib.Path) -> Any:
         return unflatten_dict(load_file(path), sep="/")
     except (SafetensorError, OSError) as error:
         raise QevoError(f"{path} is damaged or no safetensors file: {error}") from None
+    except (IndexError, TypeError, ValueError):
+        raise QevoError(f"{path} holds an array whose name is that of others' folder") from None

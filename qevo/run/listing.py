@@ -18,6 +18,7 @@ from rich.table import Table
 from qevo.core.folder import METRICS, read_metrics
 from qevo.errors import QevoError
 from qevo.run import folder as files
+from qevo.run.claim import at_work
 from qevo.run.console import console
 
 State = Literal["finished", "running", "stopped", "damaged"]
@@ -69,8 +70,8 @@ def _date(seconds: float) -> str:
 class RunsConfig:
     """List run folders, the latest last.
 
-    A run without a result is running where its folder changed in the last two minutes, else it has
-    stopped: --resume goes on with it.
+    A run without a result is running where a process holds its lock (on a disk without locks, where
+    its folder changed in the last two minutes), else it has stopped: --resume goes on with it.
     """
 
     folder: tyro.conf.Positional[pathlib.Path] = pathlib.Path("runs")
@@ -134,7 +135,7 @@ def summarise(path: pathlib.Path) -> RunSummary:
         settings = files.read_json(path / files.CONFIG)
         found = files.read_result(path) or {}
         return _summary(path, changed, settings, found)
-    except (QevoError, KeyError, TypeError, ValueError):
+    except (QevoError, OSError, AttributeError, KeyError, TypeError, ValueError):
         return RunSummary(path.name, "damaged", changed, "", "", "", None, 0, 0, None, None)
 
 
@@ -142,7 +143,9 @@ def _summary(
     path: pathlib.Path, changed: float, settings: dict[str, Any], found: dict[str, Any]
 ) -> RunSummary:
     accuracy = found.get("accuracy", {}).get("evolved", {})
-    running = time.time() - changed < RECENT
+    running = at_work(path)
+    if running is None:
+        running = time.time() - changed < RECENT
     network = settings.get("architecture") or str(settings.get("network", ""))
     return RunSummary(
         name=path.name,

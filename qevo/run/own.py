@@ -22,7 +22,7 @@ from qevo.errors import QevoError
 from qevo.nets.float_numerics import Float
 from qevo.nets.images import IMAGENET_PIXELS, RAW_PIXELS, UNIT_RANGE, PixelScaling
 from qevo.nets.registry import ARCHITECTURES, STORED, architecture
-from qevo.quantize.importing import fit_arrays, read_arrays, trace
+from qevo.quantize.importing import checkpoint_files, fit_arrays, read_arrays, trace
 from qevo.quantize.outputs import float_logits
 from qevo.quantize.published import load_published, published_scaling
 from qevo.run.config import NetworkConfig
@@ -80,7 +80,7 @@ def _with_classes(config: NetworkConfig, path: pathlib.Path) -> Dataset:
             f"{path}: expected at least {_LEAST * 20 // 3 + 1} images, to hold some out, found "
             f"{len(images)}"
         )
-    module, variables = _read(config, images.shape[1:])
+    module, variables = _read(config, images.shape[1:], _stamps(config))
     classes = tuple(map(str, range(_classes(config, module, variables, images))))
     logits = float_logits(module, variables, images)
     order = shuffled(len(images), key=f"unlabelled {config.split_seed}")
@@ -101,7 +101,7 @@ def own_network(config: NetworkConfig, data: Dataset) -> tuple[nn.Module, dict[s
       QevoError: no such file, module or function; one that cannot be read; or weights that do not
         fit it, all of which are listed.
     """
-    module, variables = _read(config, data.search.images.shape[1:])
+    module, variables = _read(config, data.search.images.shape[1:], _stamps(config))
     count = _classes(config, module, variables, data.search.images)
     if count != len(data.classes):
         raise QevoError(
@@ -134,8 +134,21 @@ def own_architecture(config: NetworkConfig) -> nn.Module | None:
     return network if native else None
 
 
+def _stamps(config: NetworkConfig) -> tuple[tuple[int, int], ...]:
+    """When the network's files were last changed, and their sizes."""
+    file, colon, _ = config.network.rpartition(":")
+    try:
+        paths = [pathlib.Path(file).expanduser()] if colon else []
+        found = [path.stat() for path in [*paths, *checkpoint_files(config.checkpoint)]]
+    except (OSError, QevoError):
+        return ()  # what is not there is found by who reads it
+    return tuple((stat.st_mtime_ns, stat.st_size) for stat in found)
+
+
 @functools.lru_cache(maxsize=1)  # several parts of a run ask for the same network
-def _read(config: NetworkConfig, image_shape: tuple[int, int, int]) -> tuple[nn.Module, Any]:
+def _read(
+    config: NetworkConfig, image_shape: tuple[int, int, int], stamps: tuple[tuple[int, int], ...]
+) -> tuple[nn.Module, Any]:
     if not config.checkpoint.name:
         raise QevoError("say which --checkpoint holds the float network's weights")
     network = _definition(config.network)

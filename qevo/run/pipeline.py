@@ -98,7 +98,11 @@ def _begin(config: AnyConfig, data: Dataset, held: contextlib.ExitStack) -> Prep
         f"search, {len(data.validation):,} validation, {len(data.test):,} test images",
         soft_wrap=True,
     )
-    return prepare(config, data)
+    ready = prepare(config, data)
+    before = files.read_result(config.folder)
+    if before and before["generations"] < sum(before["planned"].values()):
+        (config.folder / files.RESULT).unlink()  # it speaks of the session before
+    return ready
 
 
 def _finish(

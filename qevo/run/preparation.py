@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from flax import linen as nn
 
+from qevo.core.random import check_seeds
 from qevo.core.space import GENE_MAX, Space
 from qevo.data import Dataset, load
 from qevo.errors import QevoError
@@ -72,6 +73,7 @@ def check(config: AnyConfig, data: Dataset) -> None:
             raise QevoError(f"--{name} must be at least 1, got {value}")
         if value is not None and most is not None and value > most:
             raise QevoError(f"--{name} must be at most {most}, got {value}")
+    check_seeds("--seed", config.seed)
     for name, stage in (("constants", config.constants), ("weights", config.weights)):
         if stage.generations < 0:
             raise QevoError(f"--{name}.generations must be 0 or more, got {stage.generations}")
@@ -183,4 +185,8 @@ def kept_targets(config: SearchConfig, data: Dataset) -> Targets:
     """
     if config.targets == "labels":
         return Targets(data.search.labels, data.validation.labels)
-    return Targets(**files.load_arrays(config.folder / files.TARGETS))
+    path = config.folder / files.TARGETS
+    parts = files.load_arrays(path)
+    if parts.keys() != {"search", "validation"}:
+        raise QevoError(f"{path} must hold search and validation, not {', '.join(parts)}")
+    return Targets(**parts)

@@ -19,7 +19,7 @@ from qevo.report.page import render_page
 from qevo.report.summary import spreads
 from qevo.run.console import console, say
 from qevo.run.facts import gather
-from qevo.run.folder import VERSION
+from qevo.run.folder import VERSION, read_json
 
 NAME = "report.html"
 # Settings in which seeds may differ.
@@ -56,6 +56,8 @@ def report(config: ReportConfig) -> pathlib.Path:
     output = config.output or (config.folders[0] / NAME if alone else pathlib.Path(NAME))
     if output.suffix not in (".html", ".htm"):
         raise QevoError(f"--output is an .html file, not {output}")
+    numbers = output.with_suffix(".json")
+    _refuse_other(numbers)
     with console.status("reading the runs") as status:
         runs = []
         for folder in config.folders:
@@ -68,7 +70,6 @@ def report(config: ReportConfig) -> pathlib.Path:
         "spreads": _spreads(runs),
     }
     write_whole(output, render_page(facts).encode())
-    numbers = output.with_suffix(".json")
     write_whole(numbers, (json.dumps(facts, indent=2) + "\n").encode())
     written = [output, numbers, *draw_figures(output.with_suffix(""), runs)]
     for run in runs:
@@ -78,6 +79,21 @@ def report(config: ReportConfig) -> pathlib.Path:
     for path in written:
         say(f"wrote {path}")
     return output
+
+
+def _refuse_other(path: pathlib.Path) -> None:
+    """Refuse to write the numbers over what is no report's."""
+    if not path.exists():
+        return
+    try:
+        ours = {"made", "runs"} <= read_json(path).keys()
+    except (QevoError, OSError):
+        ours = False
+    if not ours:
+        raise QevoError(
+            f"the numbers of the page would go to {path}, which is no report's: choose another"
+            " --output (nothing was changed)"
+        )
 
 
 def _spreads(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from qevo.core.hosts import from_first, is_first
+from qevo.core.random import check_seeds
 from qevo.errors import QevoError
 from qevo.report.summary import spreads
 from qevo.report.table import METHODS
@@ -23,8 +24,6 @@ from qevo.run.pipeline import known, run_pipeline
 from qevo.run.searching import stages
 
 _FEW = 2  # seeds up to which each one's accuracy is shown: a deviation says little of so few
-
-_END = 1 << 32  # the key of a larger seed would be that of a smaller one
 
 
 def run_seeds(config: AnyConfig, seeds: Sequence[int]) -> list[dict[str, Any]]:
@@ -99,9 +98,7 @@ def _checked(config: AnyConfig, seeds: Sequence[int]) -> list[AnyConfig]:
     """The settings of each seed's run, of which none would be refused for its folder."""
     if not seeds:
         raise QevoError("--seeds needs at least one seed, as in --seeds 0 1 2")
-    outside = [seed for seed in seeds if not 0 <= seed < _END]
-    if outside:
-        raise QevoError(f"--seeds must be 0 to {_END - 1}, got {', '.join(map(str, outside))}")
+    check_seeds("--seeds", *seeds)
     repeated = [seed for seed, times in Counter(seeds).items() if times > 1]
     if repeated:
         raise QevoError(f"--seeds has {', '.join(map(str, repeated))} more than once")

@@ -37,9 +37,7 @@ from qevo.report.sensitivity import (
 from qevo.run import folder as files
 from qevo.run.command import command_line
 from qevo.run.config import (
-    CalibrationConfig,
     NetworkConfig,
-    RefineConfig,
     SensitivityConfig,
     TrainConfig,
 )
@@ -158,19 +156,26 @@ def _subject(config: SensitivityConfig, run: pathlib.Path | None) -> _Subject:
     """As the settings have it, or a run."""
     known = None if run is None else files.read_config(run)
     if known is not None:
-        if config.network or config.data:
-            raise QevoError(f"{run} says which network and images: leave out --network and --data")
-        shared = NetworkConfig if isinstance(known, RefineConfig) else CalibrationConfig
-        kept = {field.name for field in dataclasses.fields(shared)} - set(_OWN) | {"data"}
-        config = dataclasses.replace(config, **{key: getattr(known, key) for key in kept})
+        decided = {field.name for field in dataclasses.fields(NetworkConfig)} - set(_OWN)
+        asked = {key for key in decided if getattr(config, key) != getattr(SensitivityConfig, key)}
+        other = {key for key in asked if getattr(config, key) != getattr(known, key, None)}
+        if other:
+            flags = " and ".join(f"--{key.replace('_', '-')}" for key in sorted(other))
+            raise QevoError(f"{run} says which network and images: leave out {flags}")
+        settings = {key: getattr(known, key) for key in decided if hasattr(known, key)}
+        config = dataclasses.replace(config, **settings)
     check_counts(config)
     if run is not None and isinstance(known, TrainConfig):
+        here = run.resolve()  # a run folder may have been moved
+        known = dataclasses.replace(known, runs=here.parent, name=here.name)
         name, data = known.architecture, load_data(known)
         module = float_module(known, data)
         variables = read_teacher(run / files.TEACHER, module, data.search.images)
     else:
         name, data = config.network, refine_data(config)
         module, variables = own_network(config, data)
+    if run is not None:
+        files.refuse_changed_data(run, data)
     flat: dict[str, Any] = flatten_dict(variables["params"], sep="/")
     weights = {name: flat[f"{name}/kernel"].size for name in layer_names(variables["params"])}
     return _Subject(name, module, variables, data, config, weights)

@@ -71,7 +71,7 @@ def exit_code(run: Callable[[], int | None]) -> int:
         print(f"qevo: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"qevo: {_explained(error)}", file=sys.stderr)
+        print(f"qevo: {explained(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -101,7 +101,7 @@ _ADVICE = {
 }
 
 
-def _explained(error: OSError) -> str:
+def explained(error: OSError) -> str:
     """The file, what is wrong with it, and what to do."""
     if error.filename is None or error.errno is None:
         return str(error)

@@ -14,6 +14,7 @@ from flax.traverse_util import unflatten_dict
 from qevo.data import Dataset, Split
 from qevo.errors import QevoError
 from qevo.nets.float_numerics import Float
+from qevo.nets.images import UNIT_RANGE, PixelScaling
 from qevo.nets.registry import architecture
 from qevo.quantize.convert import layer_names
 from qevo.quantize.published import load_published, published_scaling
@@ -57,15 +58,49 @@ def trained_network(
     else:
         variables = read_teacher(path, module, data.search.images)
     if path != kept:
-        files.save_arrays(kept, variables)
+        scaling = _scaling(module)
+        rule = {} if scaling == UNIT_RANGE else {_PIXELS: _arrays_of(scaling)}
+        files.save_arrays(kept, {**variables, **rule})
     return module, variables
 
 
 def float_module(config: TrainConfig, data: Dataset) -> nn.Module:
+    """The architecture, with the pixel rule of the teacher that the folder has or the run is given.
+
+    Raises:
+      QevoError: a teacher's file that is damaged.
+    """
     module = architecture(config.architecture, classes=len(data.classes))
-    if config.teacher and config.teacher.suffix == ".npz":
-        return module.clone(numerics=Float(scaling=published_scaling(module)))
-    return module
+    kept = config.folder / files.TEACHER
+    scaling, path = None, kept if kept.exists() else config.teacher
+    if path is not None and path.suffix != ".npz" and path.is_file():
+        scaling = _kept_scaling(path)
+    if scaling is None and config.teacher and config.teacher.suffix == ".npz":
+        scaling = published_scaling(module)
+    return module if scaling is None else module.clone(numerics=Float(scaling=scaling))
+
+
+_PIXELS = "pixels"  # beside the variables in a teacher's file, if its rule is not 0..1
+
+
+def _scaling(module: nn.Module) -> PixelScaling:
+    numerics: Any = getattr(module, "numerics", None)
+    return numerics.scaling
+
+
+def _arrays_of(scaling: PixelScaling) -> dict[str, np.ndarray]:
+    return {name: np.asarray(v, np.float64) for name, v in dataclasses.asdict(scaling).items()}
+
+
+def _kept_scaling(path: pathlib.Path) -> PixelScaling | None:
+    """The pixel rule in a teacher's file; ``None`` where it has none."""
+    rule = files.load_arrays(path).get(_PIXELS)
+    if rule is None:
+        return None
+    try:
+        return PixelScaling(**{name: tuple(map(float, rule[name])) for name in rule})
+    except (TypeError, ValueError) as error:
+        raise QevoError(f"{path}: {_PIXELS}/* are no rule for pixels: {error}") from None
 
 
 def _train_teacher(config: TrainConfig, module: nn.Module, search: Split) -> Any:
@@ -123,6 +158,7 @@ def read_teacher(path: pathlib.Path, module: nn.Module, images: np.ndarray) -> A
         )
     else:
         variables = files.load_arrays(path)
+        variables.pop(_PIXELS, None)
     found, needed = shapes_by_name(variables), _needed(module, images)
     odd = sorted(n for n in found.keys() | needed.keys() if found.get(n) != needed.get(n))
     if odd:

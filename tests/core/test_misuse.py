@@ -28,6 +28,12 @@ def test_evolve_takes_an_algorithm_and_then_a_problem(
         qevo.evolve(algorithm, problem, 0, generations=1)
 
 
+@pytest.mark.parametrize("seed", [-1, 1 << 32, np.int64(1 << 40)])
+def test_a_seed_whose_draws_would_be_those_of_another(seed: Any) -> None:
+    with pytest.raises(QevoError, match=f"seed must be 0 to 4294967295, got {seed}"):
+        qevo.evolve(qevo.Coevolution(SPACE), PROBLEM, seed, generations=1)
+
+
 def test_bounds_of_two_shapes() -> None:
     with pytest.raises(QevoError, match=re.escape("must fit one shape, got (3,), (4,)")):
         Space.between(np.zeros(3, int), np.ones(4, int))

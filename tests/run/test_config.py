@@ -1,5 +1,6 @@
 """The configuration: bits by pattern, the folder's name, and its way through JSON."""
 
+import dataclasses
 import json
 import pathlib
 import typing
@@ -9,7 +10,7 @@ import tiny
 
 from qevo.errors import QevoError
 from qevo.nets import ARCHITECTURES
-from qevo.run import TrainConfig
+from qevo.run import RefineConfig, TrainConfig
 from qevo.run import folder as files
 
 
@@ -51,6 +52,26 @@ def test_reads_back_what_was_written(tmp_path: pathlib.Path) -> None:
     config = tiny.config("mnist", tmp_path, teacher=pathlib.Path("t.npz"), max_seconds=1.5)
     files.write_json(tmp_path / files.CONFIG, files.config_values(config) | {"data_sha256": "0"})
     assert files.read_config(tmp_path) == config
+
+
+def test_reads_back_a_refinement(tmp_path: pathlib.Path) -> None:
+    start = RefineConfig()
+    search = dataclasses.replace(start.weights.search, stages=((16, 100), (4, 420)))
+    config = dataclasses.replace(start, weights=dataclasses.replace(start.weights, search=search))
+    files.write_json(tmp_path / files.CONFIG, files.config_values(config))
+    assert files.read_config(tmp_path) == config
+
+
+def test_a_name_of_many_exceptions_is_a_file_name() -> None:
+    def named(last: int) -> str:
+        rules = [f"block_{i // 4}_{i % 4}/conv_0=3" for i in range(18)]
+        bits = ("*=4", *rules, f"logits={last}")
+        return RefineConfig(network="net.py:Net", bits=bits, seed=5).folder.name
+
+    assert len(named(8)) < 200
+    assert named(8).startswith("Net-4-block_0_0_conv_0=3")
+    assert named(8).endswith("-5")
+    assert named(8) != named(6)
 
 
 @pytest.mark.parametrize(

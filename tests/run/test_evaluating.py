@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import tiny
+from export_networks import NETWORKS
 from networks import quantized, random_images
 
 from qevo.data import load
@@ -73,6 +74,21 @@ def test_evaluate_says_how_well_images_are_reconstructed(
     found = np.clip(network(test) * network.output_scale, 0, 1)
     assert result["test"] == pytest.approx(np.square(found - test / 255).mean(), rel=0.01)
     assert f"test       squared error {result['test']:.6f}" in capsys.readouterr().out
+
+
+def test_an_accuracy_is_that_of_a_classifier_of_these_classes(
+    finished: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    images, labels = tiny.blobs(count=40)
+    np.savez(tmp_path / "four.npz", images=images, labels=np.arange(40) % 4)
+    with pytest.raises(QevoError, match=r"tells 3 classes apart, and .* has 4"):
+        evaluate_file(finished / files.NETWORK, data=str(tmp_path / "four.npz"))
+    network = NETWORKS["detector"]()
+    network.save(tmp_path / "network.safetensors")
+    draw = np.random.RandomState(0).randint(0, 256, (40, *network.image_shape)).astype(np.uint8)
+    np.savez(tmp_path / "large.npz", images=draw, labels=labels)
+    with pytest.raises(QevoError, match="is a detector's network"):
+        evaluate_file(tmp_path / "network.safetensors", data=str(tmp_path / "large.npz"))
 
 
 def test_evaluate_notices_data_that_changed(tmp_path: pathlib.Path, finished: pathlib.Path) -> None:

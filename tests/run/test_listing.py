@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pathlib
@@ -16,6 +17,7 @@ from qevo.core.folder import METRICS
 from qevo.errors import QevoError
 from qevo.run import folder as files
 from qevo.run import listing
+from qevo.run.claim import LOCK
 from qevo.run.listing import RunsConfig, list_runs, summarise
 
 Capture = pytest.CaptureFixture[str]
@@ -38,7 +40,9 @@ def runs(finished: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def test_states_and_order(runs: pathlib.Path, capsys: Capture) -> None:
-    found = list_runs(RunsConfig(runs))
+    with (runs / "going" / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        found = list_runs(RunsConfig(runs))
     states = {run.name: run.state for run in found}
     assert states == {
         "done": "finished", "broken": "damaged", "halted": "stopped", "going": "running",
@@ -59,8 +63,26 @@ def test_an_extension_that_was_cut_off_is_not_finished(runs: pathlib.Path) -> No
     settings["weights"]["generations"] += 10
     files.write_json(path, settings)
     found = summarise(path.parent)
-    assert (found.state, found.generations, found.planned) == ("running", 30, 40)
+    assert (found.state, found.generations, found.planned) == ("stopped", 30, 40)
     assert (found.validation, found.test) == (None, None)
+
+
+def test_a_disk_without_locks(runs: pathlib.Path) -> None:
+    """What changed a moment ago is running."""
+    for name in ("going", "halted"):
+        (runs / name / LOCK).unlink()
+    states = {run.name: run.state for run in list_runs(RunsConfig(runs))}
+    assert (states["going"], states["halted"]) == ("running", "stopped")
+
+
+def test_one_damaged_run_hides_no_other(runs: pathlib.Path) -> None:
+    for name, text in (("done", '{"accuracy": [1]}'), ("going", "[]")):
+        result = files.read_json(runs / "halted" / files.CONFIG)
+        planned = files.planned(result)
+        text = text.replace("{", f'{{"planned": {json.dumps(planned)}, ')
+        (runs / name / files.RESULT).write_text(text)
+    states = {run.name: run.state for run in list_runs(RunsConfig(runs))}
+    assert [states[name] for name in ("done", "going", "halted")] == ["damaged"] * 2 + ["stopped"]
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 200])

@@ -23,10 +23,12 @@ from qevo.algorithms import CoevolutionConfig
 from qevo.core.progress import ProgressReport
 from qevo.data import Dataset, Split, load
 from qevo.errors import QevoError
+from qevo.quantize import float_logits
 from qevo.run import StageConfig, TrainConfig, run_pipeline
 from qevo.run import folder as files
 from qevo.run.claim import LOCK
 from qevo.run.preparation import check
+from qevo.run.teacher import trained_network
 
 METHODS = {"float", "nearest", "best_of_n", "layerwise", "evolved"}
 
@@ -211,6 +213,29 @@ class TestSameBytes:
         assert result["seconds"]["teacher"] == json.loads(before["seconds.json"])["teacher"]
 
 
+@pytest.mark.data
+def test_a_published_teacher_keeps_its_pixel_rule(tmp_path: pathlib.Path) -> None:
+    """Also as the teacher.safetensors that a run leaves."""
+    weights = pathlib.Path(os.environ["QEVO_DATA_DIR"]) / "weights" / "resnet8_cifar10"
+    images = np.random.RandomState(0).randint(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+    split = Split(images, np.arange(4, dtype=np.int32))
+    data = Dataset("own", split, split, split, tuple("0123456789"), "own")
+    given, logits = weights / "resnet8_cifar10_f32_keras_names.npz", []
+    for name in ("first", "second"):
+        config = TrainConfig(architecture="resnet_8", teacher=given, runs=tmp_path, name=name)
+        config.folder.mkdir()
+        for _ in range(2):  # what is given, and what is kept
+            module, variables = trained_network(config, data, {})
+            logits.append(float_logits(module, variables, images))
+        given = config.folder / files.TEACHER
+    assert all(np.array_equal(found, logits[0]) for found in logits[1:])
+    damaged = files.load_arrays(given)
+    damaged["pixels"]["slope"] = np.zeros(3)
+    files.save_arrays(given, damaged)
+    with pytest.raises(QevoError, match="are no rule for pixels"):
+        trained_network(config, data, {})
+
+
 def test_a_run_has_its_folder_for_itself_until_its_end(again: TrainConfig) -> None:
     def locked() -> bool:
         with (again.folder / LOCK).open("w") as file:
@@ -309,6 +334,8 @@ class TestBadSettings:
             ({"bits": ("*=4", "conv_*=3")}, "'conv_.*' matches no layer; there are dense_0"),
             ({"bits": ("logits=4",)}, "no pattern matches layer dense_0"),
             ({"architecture": "lenet_5"}, r"LeNet5 cannot take images of \(8, 8, 1\)"),
+            ({"seed": -1}, "--seed must be 0 to 4294967295, got -1"),
+            ({"seed": 1 << 32}, "--seed must be 0 to 4294967295, got 4294967296"),
             ({"draws": 0}, "--draws must be at least 1, got 0"),
             ({"calibration": -5}, "--calibration must be at least 1"),
             ({"validate_every": 0}, "--validate-every must be at least 1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import html.parser
 import json
 import pathlib
@@ -24,6 +25,7 @@ from qevo.errors import QevoError
 from qevo.report.html import VOID
 from qevo.report.page import render_page
 from qevo.run import folder as files
+from qevo.run.claim import LOCK
 from qevo.run.command import command_line
 from qevo.run.config import RefineConfig, ShiftStageConfig, StageConfig
 from qevo.run.reporting import ReportConfig, report
@@ -221,7 +223,9 @@ def test_a_run_that_is_still_going(finished: pathlib.Path, tmp_path: pathlib.Pat
     log = going / "2_weights" / "metrics.jsonl"
     lines = log.read_text().splitlines(keepends=True)
     log.write_text("".join(lines[:12]) + lines[12][:20])  # the last line is on its way
-    written = Written.of(going)
+    with (going / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        written = Written.of(going)
     assert written.path == going / "report.html"
     (run,) = written.facts["runs"]
     assert run["curve"]["evaluations"][-1] == 20 * 16
@@ -303,6 +307,38 @@ def test_what_cannot_be_reported(finished: pathlib.Path, tmp_path: pathlib.Path)
         report(ReportConfig(()))
     with pytest.raises(QevoError, match=r"is an \.html file"):
         report(ReportConfig((finished,), tmp_path / "page.pdf"))
+
+
+@pytest.mark.parametrize("name", [files.RESULT, files.CONFIG, "other.json"])
+def test_it_replaces_no_other_file(
+    finished: pathlib.Path, tmp_path: pathlib.Path, name: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "other.json").write_text("[1]")
+    before = (run / name).read_bytes()
+    with pytest.raises(QevoError, match=rf"{name}, which is no report's"):
+        report(ReportConfig((run,), (run / name).with_suffix(".html")))
+    assert (run / name).read_bytes() == before
+    assert not (run / name).with_suffix(".html").exists()
+    for _ in range(2):  # a report replaces a report
+        report(ReportConfig((run,), run / "page.html", examples=0))
+
+
+def test_while_a_run_is_extended_the_network_is_that_of_the_search(
+    finished: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    going = tmp_path / "going"
+    shutil.copytree(finished, going)
+    shutil.copy(going / "nearest.safetensors", going / files.NETWORK)  # as if of before
+    settings = files.read_json(going / files.CONFIG)
+    settings["weights"]["generations"] += 10
+    files.write_json(going / files.CONFIG, settings)
+    (going / "sensitivity.json").write_text('{"layers": {}}')
+    (run,) = Written.of(going).facts["runs"]
+    assert sum(layer["changed"] for layer in run["layers"]) > 0
+    (lack,) = (lack for lack in run["missing"] if lack["part"] == "sensitivity")
+    assert "damaged or another run's" in lack["why"]
 
 
 def test_text_from_files_is_only_text(written: Written) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import pathlib
 import shlex
+import shutil
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import tiny
 
 from qevo import cli
+from qevo.data import Dataset
 from qevo.errors import QevoError
 from qevo.quantize import FloatTeacher, bits_per_layer, float_logits, round_network
 from qevo.quantize.outputs import divergence
@@ -143,12 +145,32 @@ def test_a_refinement_is_measured_by_its_folder(
     assert result["layers"]["dense_0"] == expected
 
 
+def test_what_a_run_says_is_said_once(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    settings = of_run(activation_bits=4, split_seed=7, output=tmp_path)
+    with pytest.raises(QevoError, match="leave out --activation-bits and --split-seed"):
+        measure_sensitivity(settings, finished)
+    with pytest.raises(QevoError, match="leave out --pixels"):
+        measure_sensitivity(of_run(pixels=("raw",), output=tmp_path), finished)
+
+
+def test_it_notices_data_that_changed(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    images, labels = tiny.blobs(seed=5)
+    np.savez(tmp_path / "blobs.npz", images=images, labels=labels)
+    changed = files.read_json(finished / files.CONFIG) | {"data": str(tmp_path / "blobs.npz")}
+    files.write_json(tmp_path / "run" / files.CONFIG, changed)
+    with pytest.raises(QevoError, match="has changed since the run"):
+        measure_sensitivity(of_run(output=tmp_path), tmp_path / "run")
+
+
 def test_the_test_images_stay_closed(
     finished: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load = module.load_data
     closed: Any = None
     monkeypatch.setattr(module, "load_data", lambda c: dataclasses.replace(load(c), test=closed))
+    known = files.read_json(finished / files.CONFIG)["data_sha256"]  # all that is asked of them
+    monkeypatch.setattr(Dataset, "fingerprint", lambda _: known)
     settings = of_run(bits=("4", "3"), average_bits=3.5, output=tmp_path)
     assert measure_sensitivity(settings, finished)["whole_network"]["shared"]["accuracy"] > 0.5
 
@@ -221,7 +243,7 @@ def test_what_is_printed(
         ({"average_bits": 1.5}, r"--average-bits 1\.5: .* more than 9,28\d"),
         ({"bits": ("9",)}, "--bits: bits must be 'ternary' or 2 to 8, not 9"),
         ({"bits": ()}, "--bits needs at least one"),
-        ({"network": "resnet_8"}, "leave out --network and --data"),
+        ({"network": "resnet_8"}, "leave out --network"),
         ({"calibration": 2}, "--calibration must be at least 8"),
     ],
 )
