@@ -22,6 +22,7 @@ from qevo.core.blocks import Place
 from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal
 from qevo.core.random import TABLE_BITS, TABLE_TOTAL, table_levels, weighted_positions
+from qevo.core.settings import Settings
 from qevo.core.space import Block, Space
 from qevo.core.tables import settle
 from qevo.errors import QevoError
@@ -30,7 +31,7 @@ Grouping = Literal["entropy", "top_k", "random", "block"]
 
 
 @dataclasses.dataclass(frozen=True)
-class CoevolutionConfig:
+class CoevolutionConfig(Settings):
     """Settings of cooperative coevolution; every default was chosen by experiment here."""
 
     population: int = 64

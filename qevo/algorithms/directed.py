@@ -25,6 +25,7 @@ from qevo.core.mutation import level_shifts
 from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal
 from qevo.core.random import bits16, weighted_positions
+from qevo.core.settings import Settings
 from qevo.core.space import Space
 from qevo.errors import QevoError
 
@@ -39,7 +40,7 @@ _ZERO, _RESTORE, _REPAIR = range(3)
 
 
 @dataclasses.dataclass(frozen=True)
-class DirectedConfig:
+class DirectedConfig(Settings):
     """Settings of directed evolution; the defaults are ours, and not tuned."""
 
     zeros: tuple[tuple[str, float], ...] = ()
@@ -240,7 +241,9 @@ class Directed(Algorithm):
         """Commit the sets that cost least for each weight, or those that help."""
         size, phase = self.space.size, self._phase(state)
         counts = jnp.sum(proposal.positions < size, axis=1, dtype=jnp.int32)
-        rise = jnp.clip(fitness // 2 - fitness[0] // 2, -_HARM, _HARM) * _EACH
+        half = fitness // 2 - fitness[0] // 2  # within int32, which the difference may leave
+        rise = jnp.where(jnp.abs(half) < _HARM, fitness - fitness[0], half)
+        rise = jnp.clip(rise, -_HARM, _HARM) * _EACH
         harm = jnp.where(counts > 0, rise // jnp.maximum(counts, 1), _NONE)[1:]
         best = jnp.argsort(harm, stable=True)[: self.config.committed] + 1
         taken = (phase == _ZERO) | (harm[best - 1] < 0)

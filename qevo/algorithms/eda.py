@@ -24,6 +24,7 @@ from qevo.core.algorithm import Algorithm
 from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal
 from qevo.core.random import TABLE_BITS, TABLE_TOTAL, bulk_bits16, table_levels
+from qevo.core.settings import Settings
 from qevo.core.space import Space
 from qevo.core.tables import settle
 from qevo.errors import QevoError
@@ -36,7 +37,7 @@ _LANES = 8  # odd numbers of genes take XLA's threads ten times as long
 
 
 @dataclasses.dataclass(frozen=True)
-class EDAConfig:
+class EDAConfig(Settings):
     """Settings of univariate estimation of distribution; `umda`, `pbil` and `compact` fill them in.
 
     The defaults are PBIL's rule with settings of ours.
@@ -240,8 +241,10 @@ class EDA(Algorithm):
             return tables + _rounded(votes * self.step)
         # Frequencies of the selected: ties and rounding leave the sum of weights a little short.
         bits = self.total.bit_length() - 1
-        scale = (1 << 30) // jnp.sum(weights, dtype=jnp.int32)  # 2**16 to 2**17
+        total = jnp.sum(weights, dtype=jnp.int32)  # 0 where more tie than there are units
+        scale = (1 << 30) // jnp.maximum(total, 1)  # 2**16 to 2**17
         frequency = (votes * scale + (1 << (29 - bits))) >> (30 - bits)
+        frequency = jnp.where(total > 0, frequency, tables)
         return tables + _rounded((frequency - tables) * self.rate)
 
 

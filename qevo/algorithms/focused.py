@@ -7,6 +7,7 @@ the role of make versus break*, SAT 2012; its distribution is a table of integer
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -52,6 +53,8 @@ class FocusedSearch(LocalSearch):
             raise QevoError(
                 f"offset must be above 0 and base above 1, got {config.offset} and {config.base}"
             )
+        if not 0 <= config.exponent < math.inf:
+            raise QevoError(f"exponent must be 0 or more, got {config.exponent}")
         broken = np.arange(_LIMIT + 1, dtype=np.float64)
         if config.base is None:
             odds = ((config.offset + broken) / config.offset) ** -config.exponent

@@ -30,6 +30,7 @@ from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal, edit
 from qevo.core.random import below, bulk_bits16, uniform_levels
 from qevo.core.selection import WORST, ranks
+from qevo.core.settings import Settings
 from qevo.core.space import Space
 from qevo.errors import QevoError
 
@@ -39,7 +40,7 @@ Initial = Literal["uniform", "start"]
 
 
 @dataclasses.dataclass(frozen=True)
-class GeneticConfig:
+class GeneticConfig(Settings):
     """Settings of the genetic algorithm."""
 
     population: int = 64

@@ -19,12 +19,13 @@ from qevo.core.problem import Metrics, Problem, missing
 from qevo.core.proposal import Proposal
 from qevo.core.random import uniform_levels
 from qevo.core.selection import WORST
+from qevo.core.settings import Settings
 from qevo.core.spread import spread
 from qevo.errors import QevoError
 
 
 @dataclasses.dataclass(frozen=True)
-class ChainConfig:
+class ChainConfig(Settings):
     """Settings of every local search."""
 
     population: int = 16

@@ -22,11 +22,12 @@ from qevo.core.problem import Metrics, Problem
 from qevo.core.proposal import Proposal
 from qevo.core.random import uniform_levels
 from qevo.core.selection import WORST
+from qevo.core.settings import Settings
 from qevo.errors import QevoError
 
 
 @dataclasses.dataclass(frozen=True)
-class MemeticConfig:
+class MemeticConfig(Settings):
     """Settings of the recombination; those of the walks are the local search's own, but for how a
     chain begins: `restart` and `random_start` stay at their defaults."""
 

@@ -13,11 +13,12 @@ from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal
 from qevo.core.random import uniform_levels
 from qevo.core.selection import WORST
+from qevo.core.settings import Settings
 from qevo.core.space import Space
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomSearchConfig:
+class RandomSearchConfig(Settings):
     """Settings of random search."""
 
     population: int = 64

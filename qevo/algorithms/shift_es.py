@@ -34,6 +34,7 @@ from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal
 from qevo.core.random import bits16
 from qevo.core.selection import Stage, check_stages
+from qevo.core.settings import Settings
 from qevo.core.space import Block, Space
 from qevo.errors import QevoError
 
@@ -41,7 +42,7 @@ Mutation = Literal["two-rate", "heavy-tailed"]
 
 
 @dataclasses.dataclass(frozen=True)
-class ShiftConfig:
+class ShiftConfig(Settings):
     """Settings of the shift evolution strategy; every default was chosen by experiment here."""
 
     population: int = 64

@@ -23,6 +23,7 @@ from qevo.core.mutation import mutable_positions
 from qevo.core.problem import Metrics
 from qevo.core.proposal import Proposal
 from qevo.core.random import coin_flips
+from qevo.core.settings import Settings
 from qevo.core.space import Space
 from qevo.errors import QevoError
 
@@ -33,7 +34,7 @@ _THRESHOLDS = 1 << 12  # generations that have a threshold of their own; later o
 
 
 @dataclasses.dataclass(frozen=True)
-class VoteConfig:
+class VoteConfig(Settings):
     """Settings of the vote evolution strategy."""
 
     population: int = 64
@@ -177,5 +178,5 @@ def _squared_thresholds(chance: float, decay: float) -> np.ndarray:
     """For each generation, the square that a normal value passes with its chance, int32 in 1/16."""
     normal = statistics.NormalDist()
     shares = (chance / (1 + decay * t) for t in range(_THRESHOLDS))
-    squares = [round(normal.inv_cdf(1 - share / 2) ** 2 * _SQUARE) for share in shares]
+    squares = [round(normal.inv_cdf(share / 2) ** 2 * _SQUARE) for share in shares]
     return np.asarray(squares, np.int32)

@@ -34,7 +34,8 @@ def save_checkpoint(
     """
     arrays = {name: np.asarray(leaf) for name, leaf in _named(carry)}
     meta = {"format": FORMAT, "fingerprint": fingerprint, "progress": progress}
-    meta = json.loads(json.dumps(meta))  # as it will be read: tuples become lists
+    # As it will be read: tuples become lists, numpy's integers Python's.
+    meta = json.loads(json.dumps(meta, default=lambda v: v.item()))
     text = json.dumps(meta | {"sha256": _digest(arrays, meta)}, sort_keys=True)
     write_atomically(path, save(arrays, {_META: text}))
 

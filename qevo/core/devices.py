@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import jax
+import numpy as np
 
 from qevo.errors import QevoError
 
@@ -30,7 +31,8 @@ def choose_devices(
       QevoError: there are none of that kind, fewer than asked for, they do not divide P, or not
         every process has the same number of them.
     """
-    if isinstance(wanted, int):
+    if isinstance(wanted, int | np.integer):
+        wanted = int(wanted)
         found = jax.devices()
         if not 1 <= wanted <= len(found):
             raise QevoError(f"{wanted} devices asked for, {len(found)} there: {_listing()}")

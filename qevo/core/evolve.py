@@ -130,7 +130,7 @@ def evolve(
       QevoError: the setup cannot work, does not fit into memory, or differs from the checkpoint's
         or another process's.
     """
-    key = seed if isinstance(seed, jax.Array) else key_of(seed)
+    key = key_of(seed)
     rules = Rules(generations, validate_every, patience, target)
     check_setup(algorithm, problem, rules)
     check_counts(

@@ -76,7 +76,8 @@ def power_law_shares(bits: jax.Array, law: np.ndarray, slots: int) -> jax.Array:
     """Shares int32 of the slots, in 1/65536, after `power_law`; one for each random uint16."""
     draw = bits.astype(jnp.int32)
     strength = 1 + jnp.searchsorted(jnp.asarray(law), draw, side="right").astype(jnp.int32)
-    return strength * ONE // slots
+    shares = np.arange(len(law) + 1, dtype=np.int64) * ONE // slots  # by strength
+    return jnp.asarray(shares.astype(np.int32))[strength]
 
 
 def used_slots(bits: jax.Array, share: jax.Array) -> jax.Array:

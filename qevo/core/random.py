@@ -6,6 +6,7 @@ Nothing here holds a floating-point value, so that one key gives one draw on eve
 from __future__ import annotations
 
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +19,18 @@ SEEDS = 1 << 32  # a larger seed's key, or a negative one's, would be that of on
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))  # of Threefry-2x32
 
 
-def key_of(seed: int) -> jax.Array:
-    """The key of a seed.
+def key_of(seed: int | jax.Array) -> jax.Array:
+    """The key of a seed; a key stays as it is.
 
     Raises:
-      QevoError: a seed whose key is that of another one.
+      QevoError: no integer, or a seed whose key is that of another one.
     """
+    if isinstance(seed, jax.Array) and (seed.ndim or not jnp.issubdtype(seed.dtype, jnp.integer)):
+        return seed
+    try:
+        seed = operator.index(seed)
+    except TypeError:
+        raise QevoError(f"seed must be an integer or a key, got {seed!r}") from None
     check_seeds("seed", seed)
     return jax.random.key(seed)
 

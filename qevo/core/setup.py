@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from qevo.core.algorithm import Algorithm
 from qevo.core.generation import Rules
 from qevo.core.problem import Problem
 from qevo.core.selection import Stage, check_stages
+from qevo.core.space import INT32
 from qevo.errors import QevoError
 
 
@@ -26,9 +28,13 @@ def check_setup(algorithm: Algorithm, problem: Problem, rules: Rules) -> None:
             "a search takes an algorithm and then a problem, both of them objects, not "
             f"{_kind(algorithm)} and {_kind(problem)}"
         )
+    if not isinstance(rules.generations, Tracer):
+        check_int32(generations=rules.generations)
     check_counts(
         generations=rules.generations, validate_every=rules.validate_every, patience=rules.patience
     )
+    if rules.target is not None and not isinstance(rules.target, Tracer):
+        check_int32(target=rules.target)
     check_counts(candidate_chunk=problem.candidate_chunk, batch_chunk=problem.batch_chunk)
     ours, theirs = algorithm.space, problem.space
     if ours.layout != theirs.layout or ours.blocks != theirs.blocks:
@@ -38,14 +44,32 @@ def check_setup(algorithm: Algorithm, problem: Problem, rules: Rules) -> None:
 
 
 def check_counts(**counts: int | None) -> None:
-    """Refuse numbers below 1; traced ones pass.
+    """Refuse what is no integer from 1 to the largest int32; traced ones pass.
 
     Raises:
       QevoError: names the first one.
     """
     for name, value in counts.items():
-        if value is not None and not isinstance(value, Tracer) and value < 1:
+        if value is None or isinstance(value, Tracer):
+            continue
+        check_int32(**{name: value})
+        if value < 1:
             raise QevoError(f"{name} must be at least 1, got {value}")
+
+
+def check_int32(**numbers: Any) -> None:
+    """Refuse what is no int32.
+
+    Raises:
+      QevoError: names the first one.
+    """
+    for name, value in numbers.items():
+        try:
+            found = operator.index(value)
+        except TypeError:
+            raise QevoError(f"{name} must be an integer, got {value!r}") from None
+        if not INT32.min <= found <= INT32.max:
+            raise QevoError(f"{name} must fit int32, got {value}")
 
 
 def check_batch(

@@ -310,6 +310,9 @@ def _check_leaf(name: str, leaf: Leaf, values: dict[str, np.ndarray]) -> None:
         )
     if np.any(step < 1):
         raise QevoError(f"{name}: step must be at least 1, got {step.min()}")
+    farthest = np.max(step * np.maximum(np.abs(low), np.abs(high)))
+    if farthest > INT32.max:
+        raise QevoError(f"{name}: solutions are {farthest} from their base, which leaves int32")
     dtype = np.dtype(leaf.dtype)
     if dtype.kind not in "iu" or dtype.itemsize > 4:
         raise QevoError(f"{name}: a leaf decodes to integers of at most 32 bits, not to {dtype}")

@@ -109,11 +109,14 @@ def calibrate(
                 )
             sites["input"] = Site(rule.scale, rule.low, rule.high)
             continue
-        ranges = [_range(observations[name], activation_bits) for name in group]
-        scale = _best_scale(ranges, power_of_two=not shifted.isdisjoint(group))
-        sites |= {
-            name: Site(scale, one.low, one.high) for name, one in zip(group, ranges, strict=True)
-        }
+        ranges = {name: _range(observations[name], activation_bits) for name in group}
+        for name in observations:  # in the network's order: what is put together may be of such
+            if name in ranges and name in tied:
+                parts = [ranges[part] for part in tied[name]]
+                low, high = min(part.low for part in parts), max(part.high for part in parts)
+                ranges[name] = ranges[name]._replace(low=low, high=high)
+        scale = _best_scale([*ranges.values()], power_of_two=not shifted.isdisjoint(group))
+        sites |= {name: Site(scale, one.low, one.high) for name, one in ranges.items()}
     return Calibration({name: sites[name] for name in observations}, outputs)
 
 

@@ -19,6 +19,7 @@ from support import on_devices
 from qevo.algorithms.directed import (
     IMPORTANCE_LIMIT,
     Directed,
+    DirectedConfig,
     integer_importance,
 )
 from qevo.algorithms.zero_patterns import least_values
@@ -66,6 +67,18 @@ def test_a_set_costs_what_it_costs_by_the_weight() -> None:
     changed = np.flatnonzero(np.asarray(after.genes) != np.asarray(state.genes))
     assert set(changed) == set(np.asarray(proposal.positions[7])[used[7]].tolist())
     assert not np.asarray(after.genes)[changed].any()
+
+
+@pytest.mark.parametrize(
+    ("fitness", "moved"), [([5, 4, 9, 9], True), ([4, 3, 9, 9], True), ([4, 4, 9, 9], False)]
+)
+def test_the_least_improvement_is_committed(fitness: list[int], moved: bool) -> None:
+    start = np.asarray([1, 2, 3, 4, 5, 6, 7, -3])
+    config = DirectedConfig(zeros=(("w", 0.0),), population=4, slots=4, shifted=1, committed=2)
+    algorithm = Directed(Space.of({"w": Leaf((8,), -8, 7, start)}), config)
+    proposal, state = algorithm.propose(KEY, algorithm.start(KEY))
+    _, metrics = algorithm.update(KEY, proposal, jnp.asarray(fitness, jnp.int32), state)
+    assert bool(metrics["moved"]) == moved
 
 
 def test_narrowing_keeps_the_least_important_of_the_sets() -> None:

@@ -190,6 +190,14 @@ def test_a_bit_takes_three_bytes() -> None:
     assert sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) == 3004
 
 
+def test_a_plateau_of_a_large_population_teaches_nothing() -> None:
+    algorithm = EDA(Space.integers(6, low=0, high=1), EDAConfig.umda(20_000, 10_000))
+    proposal, state = algorithm.propose(KEY, algorithm.start(KEY))
+    fitness = jnp.zeros(20_000, jnp.int32)
+    after, _ = algorithm.update(KEY, proposal, fitness, state)
+    np.testing.assert_array_equal(after.tables, state.tables)
+
+
 def test_two_equal_candidates_teach_the_compact_algorithm_nothing() -> None:
     algorithm = EDA(bits(), EDAConfig.compact(50))
     state = algorithm.start(KEY)

@@ -286,6 +286,10 @@ def test_the_pool_holds_each_solution_once() -> None:
     [
         (lambda p: TabuSearch(onemax()), "makes the moves of a MoveProblem, which FunctionProblem"),  # pyright: ignore
         (lambda p: FocusedSearch(p), "makes the moves of a FocusedProblem, which Trap is not"),
+        (
+            lambda p: FocusedSearch(TASKS["focused, sat"].problem(), FocusedConfig(exponent=-5)),
+            "exponent must be 0 or more, got -5",
+        ),
         (lambda p: TabuSearch(p, TabuConfig(moves=0)), "moves must be at least 1"),
         (lambda p: TabuSearch(p, TabuConfig(tenure=9, tenure_spread=9)), "leaves none of 10 genes"),
         (lambda p: TabuSearch(p, TabuConfig(patience=0)), "patience and kick at least 1"),

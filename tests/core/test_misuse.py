@@ -1,8 +1,10 @@
 """Slips of the hand at the front door, and integers that would wrap."""
 
+import pathlib
 import re
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,6 +34,34 @@ def test_evolve_takes_an_algorithm_and_then_a_problem(
 def test_a_seed_whose_draws_would_be_those_of_another(seed: Any) -> None:
     with pytest.raises(QevoError, match=f"seed must be 0 to 4294967295, got {seed}"):
         qevo.evolve(qevo.Coevolution(SPACE), PROBLEM, seed, generations=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"generations": 1 << 31}, "generations must fit int32, got 2147483648"),
+        ({"generations": None}, "generations must be an integer, got None"),
+        ({"generations": 2.0}, r"generations must be an integer, got 2\.0"),
+        ({"patience": 1 << 31}, "patience must fit int32"),
+        ({"target": -(1 << 40)}, "target must fit int32"),
+        ({"seed": 1.0}, "seed must be an integer or a key"),
+    ],
+)
+def test_numbers_that_no_run_can_have(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(QevoError, match=message):
+        qevo.evolve(qevo.Coevolution(SPACE), PROBLEM, **{"seed": 0, "generations": 1} | settings)
+
+
+def test_integers_of_numpy_are_integers(tmp_path: pathlib.Path) -> None:
+    def run(number: Any, folder: str, seed: Any) -> qevo.Result:
+        config = qevo.CoevolutionConfig(population=number(8), group=number(4))
+        settings = {"target": number(3), "patience": number(3), "devices": number(1)}
+        search = qevo.Coevolution(SPACE, config)
+        where = {"folder": tmp_path / folder, "generations": number(4)}
+        return qevo.evolve(search, PROBLEM, seed, progress=False, **settings, **where)
+
+    found, expected = run(np.int64, "numpy", jnp.int32(5)), run(int, "python", 5)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, found.carry, expected.carry))
 
 
 def test_bounds_of_two_shapes() -> None:

@@ -46,6 +46,15 @@ def test_a_law_that_is_none(exponent: float) -> None:
         power_law(4, exponent)
 
 
+def test_shares_of_many_slots_do_not_wrap() -> None:
+    slots = 1 << 16
+    draws = jnp.arange(1 << 16, dtype=jnp.uint16)
+    shares = np.asarray(power_law_shares(draws, power_law(slots, 1.5), slots))
+    assert shares.min() == 1
+    assert shares.max() > 1 << 15
+    assert (np.diff(shares) >= 0).all()
+
+
 def test_slots_are_used_as_often_as_their_share() -> None:
     share = jnp.asarray([0, 1 << 14, 1 << 15, 1 << 16], jnp.int32)
     used = np.asarray(used_slots(lots(4, 20_000), share))

@@ -127,6 +127,10 @@ def test_samples_reach_the_bounds_and_no_further() -> None:
         (Leaf((2,), 0, 3, step=0), "w: step must be at least 1, got 0"),
         (Leaf((2,), 0, 3, step=1.5), "w: step must be integers, got dtype float64"),
         (Leaf((2,), 0, 3, base=[[1, 2]] * 3), "w: base has shape (3, 2), which does not fit"),
+        (
+            Leaf((1,), 0, 127, 0, base=-(2**31), step=2**25, dtype=np.int32),
+            "w: solutions are 4261412864 from their base, which leaves int32",
+        ),
         (Leaf((2,), 0, 3, base=200), "w: decoded values 200..203 leave int8"),
         (Leaf((2,), -1, 3, base=0, dtype=np.uint8), "w: decoded values -1..3 leave uint8"),
         (

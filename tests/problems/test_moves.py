@@ -143,3 +143,14 @@ def test_random_places_come_in_proportion() -> None:
     assert np.nonzero(count)[0].tolist() == [0, 7, 131, 255, 299]
     assert (np.abs(count[count > 0] - 4000) < 400).all()
     assert int(any_place(jnp.asarray([False, True]), draws[0])) == 1
+
+
+@pytest.mark.parametrize("size", [2, 3, 1000, 200_000])
+def test_a_random_one_of_many_places(size: int) -> None:
+    """Also of so many that few bits of a hash are left to tell them apart by."""
+    draws = jax.random.bits(jax.random.key(1), (600,), jnp.uint32)
+    everywhere = jnp.ones(size, bool)
+    places = np.asarray(jax.lax.map(lambda draw: any_place(everywhere, draw), draws))
+    assert abs(np.mean(places) / (size - 1) - 0.5) < 0.05
+    quarters = np.bincount(places * min(size, 4) // size, minlength=min(size, 4))
+    assert quarters.min() > 0.75 * len(draws) / len(quarters)

@@ -184,7 +184,7 @@ class Recorder:
         self.scaling = PixelScaling()
         self._names: set[str] = {"input"}
         self._recorded: dict[Node, Recorded] = {}
-        self._rectified: set[Node] = set()  # layers that were recorded with a relu
+        self._rectified: dict[Node, Recorded] = {}  # layers with a relu, and what it was of
 
     def logits(self, value: Value) -> None:
         """Record the whole network that a value is the result of; called once.
@@ -242,10 +242,15 @@ class Recorder:
     def _operation(self, node: Node) -> Recorded:
         match node:
             case Relu(x=Value(node=Layer() as layer, scale=scale, offset=offset)):
-                if layer in self._recorded or layer in self._rectified:
+                if layer in self._recorded:
                     raise _both_ways(layer)
-                self._rectified.add(layer)
-                return _whole(node, self._layer(layer, scale, offset, activation="relu"))
+                if layer not in self._rectified:
+                    place = self._layer(layer, scale, offset, activation="relu")
+                    self._rectified[layer] = Recorded(place, scale, offset)
+                place, *same = self._rectified[layer]
+                if not all(map(np.array_equal, same, (scale, offset))):
+                    raise _both_ways(layer)
+                return _whole(node, place)
             case Relu(x=Value(node=Sum() as total)):
                 return _whole(node, self._sum(total, "relu"))
             case Sum():
@@ -393,5 +398,6 @@ def _is_image(node: Node) -> bool:
 def _both_ways(node: Node) -> QevoError:
     return QevoError(
         f"{describe(node)} ({node.where}): its output is used in two ways, of which one is a relu;"
-        " in a quantized network the relu is part of the layer"
+        " in a quantized network the relu, and what is scaled or shifted before it, is part of the"
+        " layer"
     )

@@ -233,8 +233,11 @@ def _concatenate(eqn: JaxprEqn, *parts: Input) -> Value:
         raise refuse(
             eqn, parts, "activations cannot be put together with constants; zeros: jnp.pad"
         )
-    for part in values:
-        _check_image(eqn, part)
+    if any(len(part.shape) != 4 or part.shape != part.node.shape for part in values):
+        advice = (
+            "channels of images [B, H, W, C] can be put together, not what was averaged or dense"
+        )
+        raise refuse(eqn, parts, advice)
     if eqn.params["dimension"] != 3:
         raise refuse(eqn, parts, "activations can be put together along their channels only")
     return _concat(eqn, *values)

@@ -67,7 +67,10 @@ def trace(
 
     images = np.random.RandomState(0).randint(0, 256, (_BATCH, *image_shape)).astype(np.uint8)
     recorder = Recorder()
-    recorder.logits(_result(logits, arrays, images))
+    try:
+        recorder.logits(_result(logits, arrays, images))
+    except RecursionError:
+        raise QevoError("the network is too deep to be read; raise sys.setrecursionlimit") from None
     flat = {tuple(name.split("/")): value for name, value in recorder.params.items()}
     variables = {"params": unflatten_dict(flat)}
     module = Traced(Float(scaling=recorder.scaling), tuple(recorder.calls))

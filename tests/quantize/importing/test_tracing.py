@@ -259,6 +259,29 @@ def test_depthwise_layers_and_channels_put_together() -> None:
     assert np.abs(found(images) / 2.0**found.fraction_bits - real).max() < 0.1 * np.ptp(real)
 
 
+def mixed(a: Any, x: Any) -> Any:
+    """What has a relu beside what has none, the same twice, and a relu behind both."""
+    x = nn.relu(convolve(x / 255, a["w"]))
+    y = jnp.concatenate([x, convolve(x, a["v"]), nn.relu(convolve(x / 1, a["v"]))], -1)
+    z = nn.relu(s := convolve(y, a["u"]))
+    z = nn.relu(jnp.concatenate([s, convolve(z, a["v"]), s], -1))
+    return z.mean((1, 2)) @ a["t"]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_channels_of_several_ranges(bits: int) -> None:
+    arrays = arrays_of(w=(3, 3, 3, 4), v=(3, 3, 4, 4), u=(1, 1, 12, 4), t=(12, 2))
+    module, variables = trace(mixed, arrays, SHAPE)
+    assert [call.name for call in module.calls if call.operation == "conv"] == [
+        "w", "v", "v_1", "u", "v_2",
+    ]  # fmt: skip
+    images = random_images(SHAPE)
+    network = quantized(module, images, variables, bits=8, activation_bits=bits)
+    real = np.asarray(mixed(arrays, jnp.asarray(images)))
+    error = np.abs(network(images) / 2.0**network.fraction_bits - real).max()
+    assert error < (0.1 if bits == 8 else 0.6) * np.ptp(real)
+
+
 def convolve(
     x: Any, kernel: Any, strides: Any = (1, 1), padding: Any = "SAME", **options: Any
 ) -> Any:
@@ -472,6 +495,14 @@ MIDDLE = {
     ),
     "layer norm": (lambda a, x: x - x.mean(-1, keepdims=True), "use batch norm"),
     "second relu": (lambda a, x: nn.relu(x - 1), "a relu must follow a convolution"),
+    "relu at two scales": (
+        lambda a, x: nn.relu(y := convolve(x, a["v"])) + nn.relu(2 * y),
+        r"layer v .*used in two ways",
+    ),
+    "averages put together": (
+        lambda a, x: jnp.concatenate([x.mean((1, 2), keepdims=True)] * 2, -1)[..., :4],
+        "not what was averaged or dense",
+    ),
     "relu or not": (
         lambda a, x: (y := convolve(x, a["v"])) + nn.relu(y),
         r"layer v .*used in two ways",
