@@ -9,7 +9,11 @@ from nbclient import NotebookClient
 
 ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-LONG = ("02_compress_a_network", "04_bring_your_own_network")  # a minute or more each
+LONG = (  # a minute or more each
+    "01_evolve_a_ternary_network",
+    "02_compress_a_network",
+    "04_bring_your_own_network",
+)
 FIGURES = {  # the least that each draws
     "01_evolve_a_ternary_network": 5,
     "02_compress_a_network": 3,
