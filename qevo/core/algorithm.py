@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import operator
 from typing import Any, Self
 
 import jax
@@ -60,7 +61,7 @@ class Algorithm(EvolutionaryAlgorithm):
         if population_size < 1:
             raise QevoError(f"population_size must be at least 1, got {population_size}")
         self.space = space
-        self.population_size = int(population_size)
+        self.population_size = operator.index(population_size)
         self.num_dims = space.size
         self.elite_ratio = 1.0
 

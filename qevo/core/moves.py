@@ -10,6 +10,8 @@ import numpy as np
 
 from qevo.core.problem import Problem, missing
 
+_FEW = 1 << 12  # places that 20 bits of a hash tell apart
+
 
 class Changes(NamedTuple):
     """A state of `MoveProblem` that holds the changes alone."""
@@ -113,17 +115,20 @@ def least_at_random(scores: jax.Array, draw: jax.Array) -> jax.Array:
 
 
 def any_place(where: jax.Array, draw: jax.Array) -> jax.Array:
-    """A random place int32 ``[]`` where bool ``[n]`` holds; any in 0..n where it does nowhere.
+    """A random place int32 ``[]`` where bool ``[n]`` holds; any in 0..2n where it does nowhere.
 
     Of many places some share the least hash: the first of them counted from a random one is taken.
+    A few have hashes enough, and the count would take half of the time.
     """
     size = np.uint32(where.shape[0])
     bits = max(int(size - 1).bit_length(), 1)
     mask = np.uint32((1 << bits) - 1)
-    place = jnp.arange(size, dtype=jnp.uint32)
+    place = counted = jnp.arange(size, dtype=jnp.uint32)
     begin = (draw * np.uint32(2654435769) >> 1) % size
-    turned = jnp.where(place < begin, place + size, place) - begin
+    if size > _FEW:
+        counted = jnp.where(place < begin, place + size, place) - begin
     mixed = place * (draw | np.uint32(1)) + (draw >> 7) * np.uint32(2654435769)
     mixed = (mixed ^ (mixed >> 16)) * np.uint32(2246822507)  # as murmur3's last steps do
-    tagged = jnp.where(where, (mixed & ~mask) | turned, ~np.uint32(0))
-    return (((jnp.min(tagged) & mask) + begin) % size).astype(jnp.int32)
+    tagged = jnp.where(where, (mixed & ~mask) | counted, ~np.uint32(0))
+    least = jnp.min(tagged) & mask
+    return ((least + begin) % size if size > _FEW else least).astype(jnp.int32)

@@ -154,7 +154,7 @@ def restore(description: dict[str, Any], module: nn.Module | None) -> nn.Module:
         return module
     if name not in STORED:
         raise QevoError(f"holds the architecture {name}, which is not qevo's: pass module=")
-    return architecture(name, **{k: _tuples(v) for k, v in description["fields"].items()})
+    return architecture(name, **{k: tuples(v) for k, v in description["fields"].items()})
 
 
 def _known(description: dict[str, Any]) -> dict[str, Any]:
@@ -162,8 +162,9 @@ def _known(description: dict[str, Any]) -> dict[str, Any]:
     return description | {"name": description["name"].rpartition(".")[2]}
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+def tuples(value: Any) -> Any:
+    """What JSON made lists of, at every depth."""
+    return tuple(tuples(v) for v in value) if isinstance(value, list) else value
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save
 from qevo.core.writing import write_atomically
 from qevo.data import Dataset
 from qevo.errors import QevoError
+from qevo.nets.file import tuples
 from qevo.run.config import AnyConfig, RefineConfig, SearchConfig, TrainConfig
 
 CONFIG = "config.json"
@@ -126,15 +127,11 @@ def _record(kind: Any, values: dict[str, Any]) -> Any:
         if dataclasses.is_dataclass(hint):
             value = _record(hint, value)
         elif isinstance(value, list):
-            value = _tuples(value)
+            value = tuples(value)
         elif isinstance(value, str) and pathlib.Path in (hint, *typing.get_args(hint)):
             value = pathlib.Path(value)
         made[name] = value
     return kind(**made)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def save_arrays(path: pathlib.Path, tree: Any) -> None:
@@ -157,8 +154,10 @@ def load_arrays(path: pathlib.Path) -> Any:
     if not path.is_file():
         raise QevoError(f"no such file: {path}")
     try:
-        return unflatten_dict(load_file(path), sep="/")
+        arrays = load_file(path)
     except (SafetensorError, OSError) as error:
         raise QevoError(f"{path} is damaged or no safetensors file: {error}") from None
+    try:
+        return unflatten_dict(arrays, sep="/")
     except (IndexError, TypeError, ValueError):
         raise QevoError(f"{path} holds an array whose name is that of others' folder") from None
