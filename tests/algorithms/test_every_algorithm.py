@@ -28,6 +28,7 @@ from qevo.algorithms import (
     VoteES,
 )
 from qevo.core import Algorithm, Problem, Result, Space, evolve
+from qevo.core import search as run_whole
 from qevo.core.generation import Rules, first_carry, run_generation
 from qevo.integer import audit
 from qevo.problems import Coloring, MaxCut
@@ -136,13 +137,6 @@ def test_one_gene_or_two_are_learned(make: Callable[[Space], Algorithm], size: i
     np.testing.assert_array_equal(algorithm.solution(result.carry.state), 1)
 
 
-def test_calls_of_another_length_give_the_same_bits(algorithm: str) -> None:
-    expected = whole(algorithm, "noisy")
-    result = search(ALGORITHMS[algorithm], TASKS["noisy"], scan_length=33)
-    assert jax.tree.all(jax.tree.map(jnp.array_equal, result.carry, expected.carry))
-    assert result.metrics == expected.metrics
-
-
 def test_the_bar_is_reached_block_by_block_too() -> None:
     """In `evolve`, and through evosax's ask and tell."""
     task, config = TASKS["quadratic"], dataclasses.replace(FAST, grouping="block")
@@ -173,11 +167,13 @@ def test_another_seed_is_another_run(algorithm: str) -> None:
     assert first.metrics != second.metrics
 
 
-def test_it_resumes_where_it_stopped(algorithm: str, tmp_path: pathlib.Path) -> None:
+def test_it_resumes_to_the_same_bits_also_in_calls_of_another_length(
+    algorithm: str, tmp_path: pathlib.Path
+) -> None:
     make, expected = ALGORITHMS[algorithm], whole(algorithm, "noisy")
     first = search(make, TASKS["noisy"], folder=tmp_path, max_seconds=0.0)
     assert (first.stopped, first.generations) == ("time", 20)
-    second = search(make, TASKS["noisy"], folder=tmp_path, resume=True)
+    second = search(make, TASKS["noisy"], folder=tmp_path, resume=True, scan_length=33)
     assert jax.tree.all(jax.tree.map(jnp.array_equal, second.carry, expected.carry))
     assert first.metrics + second.metrics == expected.metrics
 
@@ -223,7 +219,7 @@ def test_a_generation_holds_no_floats(make: Callable[[Space], Algorithm], goal: 
 
 
 def test_it_runs_in_an_evosax_loop_in_integers(make: Callable[[Space], Algorithm]) -> None:
-    """The loop of evosax's README, scanned; then the same over several seeds at once."""
+    """The loop of evosax's README, scanned."""
     problem = TASKS["quadratic"].problem
     es = make(problem.space)
     params = es.default_params
@@ -260,8 +256,19 @@ def test_it_runs_in_an_evosax_loop_in_integers(make: Callable[[Space], Algorithm
     genes = jax.vmap(problem.space.encode)(flat)  # cut to the bounds
     assert jax.tree.all(jax.tree.map(jnp.array_equal, jax.vmap(problem.space.decode)(genes), flat))
 
-    seeds = jnp.stack([jax.random.key(3), jax.random.key(4)])
-    several, _ = jax.jit(jax.vmap(run))(seeds)
-    one = jax.tree.map(lambda leaf: leaf[0], several)
-    for mine, alone in zip(jax.tree.leaves(one), jax.tree.leaves(state), strict=True):
-        np.testing.assert_array_equal(mine, alone)
+
+@pytest.mark.parametrize("algorithm", ["coevolution", "shift_es", "eda", "generational"])
+def test_runs_over_several_seeds_at_once_are_those_alone(
+    make: Callable[[Space], Algorithm],
+) -> None:
+    problem = TASKS["quadratic"].problem
+    algorithm = make(problem.space)
+
+    def run(key: jax.Array) -> Any:
+        return run_whole(algorithm, problem, key, generations=30)
+
+    keys = jnp.stack([jax.random.key(3), jax.random.key(4)])
+    several = jax.jit(jax.vmap(run))(keys)
+    for index, key in enumerate(keys):
+        mine = jax.tree.map(lambda leaf, index=index: leaf[index], several)
+        assert jax.tree.all(jax.tree.map(jnp.array_equal, mine, jax.jit(run)(key)))

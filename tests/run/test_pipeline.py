@@ -107,7 +107,7 @@ class TestRunFolder:
         assert result["generations"] == 30
         assert result["evaluations"] == 30 * 16
         assert result["peak_memory_bytes"] > 2**20
-        assert result["compilation_cached"] in (False, True)
+        assert isinstance(result["compilation_cached"], bool)
         assert result["seed"] == settings.seed
         assert (result["data"], result["network"]) == (settings.data, "lenet_300_100")
         assert set(result["seconds"]) == (METHODS - {"float", "evolved"}) | {
