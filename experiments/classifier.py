@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,14 @@ from qevo.quantize.rounding import Rounding
 LOGIT_BITS = 13  # fraction bits of the float network's logits
 
 
+@dataclasses.dataclass(frozen=True)
+class ClassifierConfig(ZeroingConfig):
+    """How zeros in a classifier are searched for and shared out."""
+
+    tries: int = 40
+    """Ways to share zeros out among the layers that are measured."""
+
+
 class Classifier:
     """The float network, what zeros cost in it, and what all networks of it share.
 
@@ -39,7 +48,7 @@ class Classifier:
     """
 
     def __init__(
-        self, config: ZeroingConfig, bits: int, data: Dataset, module: nn.Module, variables: Any
+        self, config: ClassifierConfig, bits: int, data: Dataset, module: nn.Module, variables: Any
     ) -> None:
         self.config, self.bits, self.data = config, bits, data
         self.module, self.variables = module, variables

@@ -30,14 +30,14 @@ from typing import Literal, get_args
 import jax
 import numpy as np
 import zstandard
-from classifier import Classifier
+from classifier import Classifier, ClassifierConfig
 from curves import picture
 from flax import linen as nn
 from float_networks import caffe_lenet_5, trained_classifier
 from printing import console, table
 from records import PLACES, Record, claim, command, kept, write_record
 from rich.table import Table
-from zeroing import METHODS, Method, ZeroingConfig
+from zeroing import METHODS, Method
 
 from qevo.compress import coarsen, compress, decompress, open_compressed, summarise
 from qevo.core.writing import write_whole
@@ -50,7 +50,7 @@ WITHIN = 0.003  # of the float network's accuracy
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ZeroingConfig):
+class Config(ClassifierConfig):
     """Prune, fit, search and code."""
 
     network: Literal["lenet_300_100", "lenet_5"] = "lenet_300_100"

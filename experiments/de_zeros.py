@@ -25,14 +25,14 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
-from classifier import Classifier
+from classifier import Classifier, ClassifierConfig
 from curves import picture
 from flax import linen as nn
 from float_networks import PUBLISHED, caffe_lenet_5, trained_classifier
 from printing import console, table
 from records import PLACES, Record, claim, command, kept, write_record
 from rich.table import Table
-from zeroing import METHODS, Method, ZeroingConfig, survivors
+from zeroing import METHODS, Method, survivors
 
 from qevo.data import Dataset, load
 from qevo.nets import Float
@@ -43,7 +43,7 @@ from qevo.run.session import script
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ZeroingConfig):
+class Config(ClassifierConfig):
     """Zero in every way."""
 
     network: Literal["lenet_5", "resnet_20"] = "lenet_5"

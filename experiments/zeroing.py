@@ -58,8 +58,6 @@ class ZeroingConfig:
 
     calibration: int = 4000
     """Images that layers are fitted to."""
-    tries: int = 40
-    """Ways to share zeros out among the layers that are measured."""
     pattern: Pattern = "free"
     """What is zeroed together: any weights, filters (output channels of all layers but the last),
     or all but at most n in each run of m rows, as in 2 4, whatever the share of zeros."""
