@@ -106,7 +106,6 @@ def train_detector(
 
     best: dict[str, Any] = {}
     most_scored = -np.inf
-    steps = count // config.batch
 
     def after_epoch(step: int, variables: Any, means: np.ndarray) -> bool:
         nonlocal best, most_scored
@@ -114,7 +113,7 @@ def train_detector(
             raise QevoError("training diverged: take a smaller learning rate")
         names = ("loss", "boxes", "objectness", "classes")
         said = {name: float(mean) for name, mean in zip(names, means, strict=True)}
-        epoch = step // steps
+        epoch = step // (count // config.batch)
         if score is not None and (epoch % score_every == 0 or epoch == config.epochs):
             said["score"] = found = score(variables)
             if found > most_scored:

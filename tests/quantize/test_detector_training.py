@@ -188,6 +188,9 @@ def test_refuses(tmp_path: pathlib.Path) -> None:
     made, data = detector(tmp_path, NET + YOLO), fitted(squares(8), (SIDE, SIDE))
     with pytest.raises(QevoError, match="one batch of 16 images and a score_every of 1, not 8"):
         train_detector(made, data.images, data.boxes, data.labels)
+    none = TrainingConfig(batch=0)
+    with pytest.raises(QevoError, match="epochs and batch must be at least 1, got 20 and 0"):
+        train_detector(made, data.images, data.boxes, data.labels, config=none)
     config = TrainingConfig(batch=4)
     with pytest.raises(QevoError, match=r"expected images \[8, 24, 24, 3\]"):
         train_detector(made, data.images[:, 2:], data.boxes, data.labels, config=config)
