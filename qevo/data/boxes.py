@@ -83,7 +83,9 @@ class DetectionSet:
         return image
 
     def take(self, rows: Sequence[int] | np.ndarray) -> DetectionSet:
-        """Those images, in that order; they are not read."""
+        """Those images, in that order, or those of a mask bool ``[n]``; they are not read."""
+        if (chosen := np.asarray(rows)).dtype == bool:
+            rows = np.flatnonzero(chosen)
         rows = [int(row) for row in rows]
         boxes, labels, ignored = (
             tuple(part[row] for row in rows) for part in (self.boxes, self.labels, self.ignored)

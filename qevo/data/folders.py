@@ -12,6 +12,12 @@ from qevo.data.dataset import Parts, Split
 from qevo.data.files import check_labels
 from qevo.errors import QevoError
 
+# What numpy raises for a file that is cut, encrypted, or says that it holds too much.
+_DAMAGED = (
+    *(OSError, ValueError, EOFError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+_WIDE = (";16B", ";16L", ";16N")  # Pillow's words for 16 bits per channel
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 
 
@@ -51,8 +57,10 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGED as error:
         raise QevoError(f"{path}: expected a whole .npz file of plain arrays ({error})") from None
+    if odd := [key for key, value in arrays.items() if not isinstance(value, np.ndarray)]:
+        raise QevoError(f"{path}: expected an .npz file of plain arrays; {odd[0]} is none")
     required, test = {"images", "labels"}, {"test_images", "test_labels"}
     if set(arrays) - {"classes"} not in (required, required | test):
         raise QevoError(
@@ -136,8 +144,9 @@ def read_unlabelled(path: Path) -> np.ndarray:
             raise QevoError(f"{path}: expected images ({' '.join(SUFFIXES)}), found none")
         return _decoded(files)
     try:
-        images = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as file:
+            images = np.load(file, allow_pickle=False)
+    except _DAMAGED as error:
         raise QevoError(
             f"{path}: expected a folder of images, or uint8 [n, H, W, C] in an .npy file ({error})"
         ) from None
@@ -204,6 +213,8 @@ def decode_image(file: Path) -> np.ndarray:
     try:
         with Image.open(file) as image:
             mode = image.mode
+            if any(mark in str(tile[3]) for tile in image.tile for mark in _WIDE):
+                mode += " of 16 bits"  # of which Pillow would take the upper 8
             if mode in ("1", "L", "LA"):
                 return np.asarray(image.convert("L"))[..., None]
             if mode in ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):

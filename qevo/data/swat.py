@@ -113,6 +113,29 @@ def _read(path: Path) -> _Recording:
             f"{path}: no such file; SWaT is given on request by iTrust, Singapore University of"
             " Technology and Design"
         )
+    try:
+        values, labels, sensors = _cells(path)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise QevoError(
+            f"{path}: expected comma-separated text in UTF-8, as which a spreadsheet can be saved,"
+            f" found {error}"
+        ) from None
+    if not len(labels):
+        raise QevoError(f"{path}: expected rows below the header, found none")
+    real = values.reshape(len(labels), len(sensors))
+    off = ~(np.abs(real) < _LIMIT)  # NaN is no number below the limit either
+    if off.any():
+        row, column = np.argwhere(off)[0]
+        raise QevoError(
+            f"{path}: {sensors[column]} is {real[row, column]} in data row {row + 1}; expected a"
+            f" number of magnitude below {_LIMIT}"
+        )
+    fixed = np.rint(real * _UNITS).astype(np.int64)
+    return _Recording(sensors, fixed, labels.astype(np.int32))
+
+
+def _cells(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Sensors float64 ``[rows * sensors]``, the rows' labels int8 and the sensors' names."""
     values, labels = array.array("d"), array.array("b")
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = enumerate(csv.reader(file), start=1)
@@ -135,18 +158,7 @@ def _read(path: Path) -> _Recording:
                 values.extend(map(float, cells[1:-1]))
             except ValueError as error:
                 raise QevoError(f"{path}, line {number}: {error}") from None
-    if not labels:
-        raise QevoError(f"{path}: expected rows below the header, found none")
-    real = np.frombuffer(values, np.float64).reshape(len(labels), len(sensors))
-    off = ~(np.abs(real) < _LIMIT)  # NaN is no number below the limit either
-    if off.any():
-        row, column = np.argwhere(off)[0]
-        raise QevoError(
-            f"{path}: {sensors[column]} is {real[row, column]} in data row {row + 1}; expected a"
-            f" number of magnitude below {_LIMIT}"
-        )
-    fixed = np.rint(real * _UNITS).astype(np.int64)
-    return _Recording(sensors, fixed, np.frombuffer(labels, np.int8).astype(np.int32))
+    return np.frombuffer(values, np.float64), np.frombuffer(labels, np.int8), sensors
 
 
 def _header(path: Path, lines: Iterator[tuple[int, list[str]]]) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +130,14 @@ def _read(
     return sizes, objects, ids
 
 
-def _opened(encoded: bytes, where: str) -> Any:
+@contextlib.contextmanager
+def _opened(encoded: bytes, where: str) -> Iterator[Any]:
+    """Pillow's image, whose data is read when it is asked for."""
     image_module = pillow(f"{where}: reading images")
     try:
-        return image_module.open(io.BytesIO(encoded))
+        with image_module.open(io.BytesIO(encoded)) as image:
+            yield image
+    except QevoError:
+        raise
     except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
-        raise QevoError(f"{where}: expected an encoded image, found {error}") from None
+        raise QevoError(f"{where}: expected a whole encoded image, found {error}") from None

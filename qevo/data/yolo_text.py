@@ -62,7 +62,7 @@ def _described(description: Path, split: str) -> tuple[list[str], Path]:
     text = read_text(description)
     try:
         said = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError) as error:
         told = " ".join(str(error).split())
         raise QevoError(f"{description}: expected YAML, found {told}") from None
     if not isinstance(said, dict):

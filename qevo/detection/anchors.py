@@ -28,15 +28,20 @@ def anchor_sizes(sizes: np.ndarray, count: int, *, weights: np.ndarray | None = 
       float64 ``[count, 2]``.
 
     Raises:
-      QevoError: fewer sizes than anchors, or an empty one.
+      QevoError: fewer sizes than anchors, an empty one, or weights that are none of theirs.
     """
     sizes = np.asarray(sizes, np.float64).reshape(-1, 2)
-    if not 1 <= count <= len(sizes) or sizes.min() <= 0:
+    if not 1 <= count <= len(sizes) or not (np.isfinite(sizes) & (sizes > 0)).all():
         raise QevoError(
             f"expected 1 to {len(sizes)} anchors of as many sizes above 0, found {count} and a"
             f" smallest side of {sizes.min() if len(sizes) else 'none'}"
         )
     weights = np.ones(len(sizes)) if weights is None else np.asarray(weights, np.float64)
+    if weights.shape != sizes.shape[:1] or not (weights.min() >= 0 and 0 < weights.sum() < np.inf):
+        raise QevoError(
+            f"expected {len(sizes)} weights of 0 or more, one above 0, found {list(weights.shape)}"
+            f" from {weights.min(initial=np.inf)} to {weights.max(initial=-np.inf)}"
+        )
     order = np.argsort(sizes.prod(axis=1), kind="stable")
     share = np.cumsum(weights[order]) / weights.sum()
     found = sizes[order[np.searchsorted(share, (np.arange(count) + 0.5) / count)]]

@@ -57,8 +57,10 @@ def place(
     if fit == "stretch":
         inner = size
     elif fit == "letterbox":
-        ratio = min(size[0] / height, size[1] / width)
-        inner = max(1, int(height * ratio)), max(1, int(width * ratio))
+        if size[1] * height < size[0] * width:  # the width is what limits
+            inner = max(1, height * size[1] // width), size[1]
+        else:
+            inner = size[0], max(1, width * size[0] // height)
     else:
         raise QevoError(f"fit: expected stretch or letterbox, found {fit}")
     module = pillow("resizing images")

@@ -102,6 +102,9 @@ def suppress(
         )
     if min(limit, candidates) < 1:
         raise QevoError(f"expected limits of at least 1, found {limit} and {candidates}")
+    if 0 in scores.shape[1:]:
+        none = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32)
+        return [Detections(*none) for _ in boxes]
     pairs = scores.shape[1] * (scores.shape[2] if by_class else 1)
     candidates = min(candidates, pairs)
     limit = min(limit, candidates)

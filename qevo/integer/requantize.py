@@ -67,7 +67,7 @@ def leaky_parts(
 
     A tenth is 4/5 of an eighth: the multiplier there is the nearest integer to 4/5 of the other
     one, and the shift 3 more. What `requantize` asks of ``acc`` holds if it does without a leak;
-    for multipliers below 3, if it does for 3.
+    for multipliers below 3, if it does for 3. With ``wide`` shifts are at most 19.
 
     Args:
       acc: int32 ``[..., C]``.

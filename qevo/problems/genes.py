@@ -40,14 +40,16 @@ def network_space(
     searched ``channels`` output channels at a time. All ``layers`` have genes, or those named.
 
     Raises:
-      QevoError: for an unknown kind of genes, none at all, a radius below 1, or a layer that is not
-        there.
+      QevoError: for an unknown kind of genes, none at all, a radius, blocks or channels below 1, or
+        a layer that is not there.
     """
     odd = sorted(set(genes) - set(get_args(Genes)))
     if odd or not genes:
         raise QevoError(f"genes must be some of {', '.join(get_args(Genes))}; got {list(genes)}")
     if not 1 <= radius <= GENE_MAX:
         raise QevoError(f"radius must be 1 to {GENE_MAX}, got {radius}")
+    if blocks < 1 or channels < 1:
+        raise QevoError(f"blocks and channels must be at least 1, got {blocks} and {channels}")
     named = list(network.layers) if layers is None else list(layers)
     if not named or set(named) - set(network.layers):
         raise QevoError(f"layers must be some of {', '.join(network.layers)}; got {named}")

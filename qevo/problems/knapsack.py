@@ -139,7 +139,8 @@ class Knapsack(MoveProblem):
     def random(
         cls, key: jax.Array, items: int, *, kind: Kind = "uncorrelated", largest: int = 1000
     ) -> Knapsack:
-        """A random instance that half of all weight fits into, with its optimum.
+        """A random instance that half of all weight fits into, with its optimum where it is
+        found fast, see `of`.
 
         Weights are uniform in 1..largest. Values are too; or differ by at most ``largest // 10``
         from their weight; or exceed it by just that (Pisinger, *Where are the hard knapsack

@@ -165,9 +165,12 @@ class SAT(MoveProblem, FocusedProblem):
                 raise QevoError(f"clause {at}: literals are 1 to {size} or negative, got {clause}")
             if len({abs(literal) for literal in literals}) == len(literals):
                 rows.append((literals, weights[at], hard[at]))
-        if size < 1 or not rows:
-            raise QevoError(f"a formula has variables and clauses, got {size} and {len(rows)}")
+        if size < 1 or not clauses:
+            raise QevoError(f"a formula has variables and clauses, got {size} and {len(clauses)}")
+        if not rows:
+            raise QevoError("all clauses hold a literal and its opposite: any solution will do")
         width = max(1, *(len(literals) for literals, _, _ in rows))
+        check_bytes(f"{len(rows):,} clauses of up to {width:,} literals", 24 * len(rows) * width)
         table = np.zeros((len(rows), width), np.int64)
         for row, (literals, _, _) in zip(table, rows, strict=True):
             row[: len(literals)] = literals

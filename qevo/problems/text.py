@@ -39,7 +39,7 @@ class Lines:
         self.comments = comments
 
     def __iter__(self) -> Iterator[list[str]]:
-        opened = _OPEN.get(self.path.suffix, open)
+        opened = _OPEN.get(self.path.suffix.lower(), open)
         try:
             with opened(self.path, "rt", encoding="utf-8", errors="replace") as file:
                 for self.number, line in enumerate(file, 1):

@@ -208,6 +208,20 @@ def test_tabu_forbids_what_was_left_lately() -> None:
     assert (steps > 0).any()  # it goes on from a local optimum
 
 
+def test_focused_search_draws_all_literals_of_a_long_clause() -> None:
+    """Odds of 2**20 each would not fit int32 together."""
+    size = 4096
+    problem = SAT.of(size, [list(range(1, size + 1))])
+    search = FocusedSearch(problem, FocusedConfig(population=64, moves=1))
+    keys = jax.random.split(jax.random.key(0), 64)
+    genes = jnp.zeros(size, jnp.int8)
+    walk = jax.jit(jax.vmap(lambda key: search.walk(key, genes, jnp.int32(0))[1].positions))
+    drawn = np.asarray(walk(keys)).reshape(-1)
+    assert len(set(drawn.tolist())) > 50
+    assert drawn.min() < size // 4
+    assert drawn.max() >= size * 3 // 4
+
+
 @pytest.mark.parametrize("clauses", [[[1, 2], [], [-1]], [[1, -2], [2, 3], []], [[], []]])
 def test_focused_search_leaves_empty_clauses_alone(clauses: list[list[int]]) -> None:
     problem = SAT.of(3, clauses)

@@ -87,6 +87,7 @@ def test_images_are_read_when_asked_for(tmp_path: Path) -> None:
     with pytest.raises(IndexError):
         data.images[3]
     assert len(data.take([])) == 0
+    assert data.take(np.array([True, False, True])).ids == ("a", "c")
 
 
 def test_an_image_of_another_size_than_its_boxes_are_for(tmp_path: Path) -> None:

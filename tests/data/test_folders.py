@@ -1,6 +1,10 @@
 """A user's own arrays and image folders."""
 
+import io
+import struct
 import sys
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +13,7 @@ import pytest
 from PIL import Image
 
 from qevo import data
-from qevo.data.folders import read_image_folder, read_npz
+from qevo.data.folders import read_image_folder, read_npz, read_unlabelled
 from qevo.errors import QevoError
 
 PIXELS = np.random.RandomState(0).randint(0, 256, (12, 5, 4, 3), np.uint8)
@@ -105,9 +109,35 @@ def test_damaged_npz_is_named(tmp_path: Path) -> None:
     path.write_bytes(whole[:-30])
     with pytest.raises(QevoError, match=f"^{path}: expected an .npz file"):
         read_npz(path)
-    path.write_bytes(whole[:300] + bytes([whole[300] ^ 1]) + whole[301:])
+    huge = {"descr": "|u1", "fortran_order": False, "shape": (1 << 50, 4)}
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, huge)
+    locked = bytearray(whole)
+    for mark in (b"PK\x03\x04", b"PK\x01\x02"):
+        locked[whole.index(mark) + (6 if mark[2] == 3 else 8)] |= 1  # the flag of a password
+    for spoiled in (whole[:300] + bytes([whole[300] ^ 1]) + whole[301:], locked):
+        path.write_bytes(spoiled)
+        with pytest.raises(QevoError, match=f"^{path}: expected a whole .npz file"):
+            read_npz(path)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("images.npy", header.getvalue())
     with pytest.raises(QevoError, match=f"^{path}: expected a whole .npz file"):
         read_npz(path)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("images", b"text")
+    with pytest.raises(QevoError, match=f"^{path}: expected an .npz file .* images is none"):
+        read_npz(path)
+
+
+def test_damaged_npy_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "images.npy"
+    header = io.BytesIO()
+    huge = {"descr": "|u1", "fortran_order": False, "shape": (1 << 50, 4)}
+    np.lib.format.write_array_header_1_0(header, huge)
+    for content in (b"", b"text", b"PK\x03\x04cut", header.getvalue()):
+        path.write_bytes(content)
+        with pytest.raises(QevoError, match=f"^{path}: expected a folder of images, or uint8"):
+            read_unlabelled(path)
 
 
 def save(path: Path, pixels: np.ndarray, mode: str = "RGB") -> Path:
@@ -180,6 +210,20 @@ def test_unequal_sizes_name_both_files(folder: Path) -> None:
         read_image_folder(folder)
 
 
+def png_of_16_bits(height: int, width: int) -> bytes:
+    """A black one in colour, which Pillow reads but does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    pixels = zlib.compress((b"\0" + bytes(6 * width)) * height)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", pixels), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
 def test_damaged_or_foreign_files_are_named(folder: Path) -> None:
     path = folder / "b" / "9.png"
     whole = (folder / "a" / "0.png").read_bytes()
@@ -189,6 +233,9 @@ def test_damaged_or_foreign_files_are_named(folder: Path) -> None:
             read_image_folder(folder)
     Image.fromarray(PIXELS[0, ..., 0].astype(np.uint16)).save(path)
     with pytest.raises(QevoError, match=f"^{path}: expected 8 bits per channel.* mode I;16"):
+        read_image_folder(folder)
+    path.write_bytes(png_of_16_bits(2, 3))
+    with pytest.raises(QevoError, match=f"^{path}: expected 8 bits per channel.* RGB of 16 bits"):
         read_image_folder(folder)
     path.unlink()
     text = folder / "b" / "notes.txt"

@@ -115,6 +115,14 @@ def test_refuses_another_format(tmp_path, text, message):
         read_swat(path, other, window=2)
 
 
+@pytest.mark.parametrize("content", [b"PK\x03\x04\x14\xff", b"Temp \xb0C", b"1" * 140_000])
+def test_refuses_what_is_no_text(tmp_path, content):
+    path = tmp_path / "n.csv"
+    path.write_bytes(content)
+    with pytest.raises(QevoError, match=f"{path}: expected comma-separated text in UTF-8"):
+        read_swat(path, path, window=2)
+
+
 def test_refuses_what_does_not_fit(recordings, tmp_path):
     normal, attacked, path, other = recordings
     with pytest.raises(QevoError, match="no such file; SWaT is given on request"):

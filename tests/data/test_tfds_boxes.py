@@ -13,6 +13,7 @@ from PIL import Image
 from prepared import to_tfrecord
 
 from qevo.data import load_detection
+from qevo.data.tfds_boxes import PreparedImages
 from qevo.errors import QevoError
 
 Objects = list[tuple[tuple[float, float, float, float], int, bool]]
@@ -125,3 +126,11 @@ def test_labels_without_a_class_are_named(
     names.write_text("cat\n")
     with pytest.raises(QevoError, match=rf"^{folder}: validation, image \d, object \d: .* 0 to 0"):
         load_detection("coco", "val")
+
+
+def test_an_image_that_is_cut_is_named() -> None:
+    whole = io.BytesIO()
+    Image.fromarray(picture(139, (40, 50))).save(whole, "JPEG")
+    cut = whole.getvalue()[: len(whole.getvalue()) // 2]
+    with pytest.raises(QevoError, match="here, image 0: expected a whole encoded image"):
+        PreparedImages([{"image": cut}], "here")[0]

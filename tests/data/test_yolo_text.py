@@ -94,6 +94,7 @@ def test_a_wrong_line_is_named(folder: Path, line: str, message: str) -> None:
         ("- cat", "expected names and a path for each split, found neither"),
         ("names: [cat", "expected YAML, found while parsing"),
         ("when: 2001-99-99", "expected YAML, found month must be in 1..12"),
+        ("names: !!bool foo", "expected YAML, found 'foo'"),
     ],
 )
 def test_a_wrong_description_is_named(folder: Path, text: str, message: str) -> None:

@@ -36,8 +36,15 @@ def test_as_many_anchors_as_sizes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "count"), [([[3, 4]], 2), ([[3, 4]], 0), ([[3, 0], [1, 1]], 1), ([], 1)]
+    ("values", "count"),
+    [([[3, 4]], 2), ([[3, 4]], 0), ([[3, 0], [1, 1]], 1), ([[3, np.nan]], 1), ([], 1)],
 )
 def test_refuses(values: list[list[float]], count: int) -> None:
     with pytest.raises(QevoError, match="anchors of as many sizes above 0"):
         anchor_sizes(np.array(values), count)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [1.0, np.nan]])
+def test_refuses_weights(weights: list[float]) -> None:
+    with pytest.raises(QevoError, match="expected 2 weights of 0 or more, one above 0"):
+        anchor_sizes(np.array([[3.0, 4], [5, 6]]), 1, weights=np.array(weights))

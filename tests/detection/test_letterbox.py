@@ -46,6 +46,16 @@ def test_letterbox_keeps_the_shape() -> None:
     assert placement.offset == (0, 10)
 
 
+@pytest.mark.parametrize(("size", "inner"), [((333, 360), (384, 416)), ((45, 10), (416, 92))])
+def test_letterbox_divides_integers_as_darknet_does(
+    size: tuple[int, int], inner: tuple[int, int]
+) -> None:
+    """In floats 360 x (416 / 360) is below 416."""
+    placed, _ = place(np.full((*size, 3), 200, np.uint8), (416, 416), fit="letterbox")
+    full = (placed == 200).all(axis=2)
+    assert (full.any(1).sum(), full.any(0).sum()) == inner
+
+
 def test_boxes_beyond_the_image_are_clipped() -> None:
     _, placement = place(np.zeros((50, 100, 3), np.uint8), (40, 40), fit="letterbox")
     assert placement.back(np.array([[-5.0, 0, 50, 20]])).tolist() == [[0, 0, 100, 25]]

@@ -84,6 +84,8 @@ def test_nothing_to_find() -> None:
     for one in suppress(boxes, scores * 0):
         assert len(one) == 0
         assert one.boxes.shape == (0, 4)
+    assert [len(one) for one in suppress(boxes[:, :0], scores[:, :0])] == [0] * len(boxes)
+    assert [len(one) for one in suppress(boxes, scores[..., :0])] == [0] * len(boxes)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_the_value_of_a_qubo() -> None:
 
 
 def test_the_dialects_of_a_qubo(tmp_path: pathlib.Path) -> None:
-    plain, qbsolv = tmp_path / "a.sparse", tmp_path / "b.qubo.gz"
+    plain, qbsolv = tmp_path / "a.sparse", tmp_path / "b.qubo.GZ"
     plain.write_text("3 3\n1 1 5\n1 2 -7\n3 2 4\n")
     with gzip.open(qbsolv, "wt") as file:
         file.write("c as above\np qubo 0 3 1 2\n0 0 5\n0 1 -7\n1 2 4\n")

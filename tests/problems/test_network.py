@@ -190,6 +190,11 @@ class TestSpace:
         with pytest.raises(QevoError, match=f"1 to 127, got {radius}"):
             network_space(network, genes=("weights",), radius=radius)
 
+    @pytest.mark.parametrize("parts", [{"blocks": 0}, {"channels": 0}])
+    def test_parts_out_of_range(self, network: QuantizedNetwork, parts: dict[str, int]) -> None:
+        with pytest.raises(QevoError, match="blocks and channels must be at least 1"):
+            network_space(network, genes=("weights",), **parts)
+
 
 class TestFitness:
     def targets(self, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -77,6 +77,7 @@ MALFORMED = {
     "bare": ("1 2\n", "line 1: expected literals and a closing 0, got no 0"),
     "negative": ("-4 1 0\n", "line 1: weights are at least 0, got -4"),
     "empty": ("c nothing\n", "expected clauses, got none"),
+    "always": ("p cnf 2 1\n1 -1 0\n", "all clauses hold a literal and its opposite"),
 }
 
 
@@ -87,6 +88,12 @@ def test_malformed_formulas_name_the_line(tmp_path: pathlib.Path, name: str) -> 
     path.write_text(text)
     with pytest.raises(QevoError, match=f"^{re.escape(str(path))}.*{message}"):
         SAT.read(path)
+
+
+def test_one_clause_that_is_too_long_for_a_table_of_all_is_refused() -> None:
+    clauses = [[1]] * 100_000 + [list(range(1, 50_001))]
+    with pytest.raises(QevoError, match=r"100,001 clauses of up to 50,000 literals would take 111"):
+        SAT.of(50_000, clauses)
 
 
 def test_literals_of_clauses_in_python() -> None:
