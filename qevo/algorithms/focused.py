@@ -75,8 +75,8 @@ class FocusedSearch(LocalSearch):
             genes, state = walk
             positions, breaks = problem.focus(genes, state, draws[0])
             spare = max((len(positions) - 1).bit_length() - 10, 0)  # the sum is below 2**31
-            weights = jnp.maximum(odds[jnp.minimum(breaks, _LIMIT)] >> spare, 1)
-            weights = jnp.where(positions < size, weights, 0)
+            lower = jnp.maximum(odds >> spare, 1)
+            weights = jnp.where(positions < size, lower[jnp.minimum(breaks, _LIMIT)], 0)
             position = positions[weighted_choice(weights, draws[1])[0]]
             value = (1 - genes[position]).astype(jnp.int8)
             state = problem.flip(genes, state, position)
